@@ -1,0 +1,51 @@
+# What a person types here; `make` alone lists it. All of it runs from .venv, which is made on the first call.
+PYTHON ?= python3
+BIN := .venv/bin
+FRAME := pyproject.toml settings.ini setup.py constraints.txt
+NB ?= nbs
+
+# The real films, where the tests find them; without the folder they say so and skip.
+FILMS := $(shell cd "$${CHEST_XRAY:-../shared/chest_xray}" 2>/dev/null && pwd)
+ifneq ($(FILMS),)
+export CHEST_XRAY := $(FILMS)
+else
+unexport CHEST_XRAY
+endif
+
+.PHONY: help demo test nbs docs clean
+
+help:  ## List the targets
+	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+
+demo: .venv/.installed  ## Install, then a small study on generated films; ends with the report's path
+	$(BIN)/pneumo-study --size 64 --item-size 96 --frozen 1 --unfrozen 2 --no-pretrained --out study
+
+test: .venv/.installed-dev  ## Every check: export, style, pytest, wheel, notebooks (STRICT=1: stored outputs too)
+	@$(BIN)/python tools/check.py $(if $(STRICT),--strict)
+
+nbs: .venv/.installed-dev  ## After editing notebooks: export, run and save outputs, clean, README, style (NB=nbs/01_data.ipynb: run that one)
+	$(BIN)/nbdev-export
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/nbdev-test $(NB) --save
+	$(BIN)/nbdev-clean
+	$(BIN)/python tools/readme.py
+	$(BIN)/chkstyle --show-rule
+
+docs:  ## Build the site into _docs/ (needs Quarto)
+	@command -v quarto >/dev/null || { echo "No site was built, for Quarto is not installed: get it from https://quarto.org/docs/get-started/, or let the docs workflow build the site on a pull request." >&2; exit 1; }
+	@$(MAKE) --no-print-directory .venv/.installed-dev
+	$(BIN)/nbdev-docs
+
+clean:  ## Remove what was built: packages, site, study, caches (.venv stays)
+	rm -rf build dist *.egg-info _docs _proc study .pytest_cache .quarto nbs/.quarto
+	find . -name .venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -exec rm -rf {} +
+
+.venv/.installed: $(FRAME)
+	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -e . -c constraints.txt
+	@touch $@
+
+.venv/.installed-dev: $(FRAME)
+	test -x $(BIN)/pip || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	tools/hooks
+	@touch .venv/.installed $@

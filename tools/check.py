@@ -1,0 +1,123 @@
+"Runs every check of `make test` in a copy of the working tree and ends with the line `N passed, N failed`."
+import argparse, os, shutil, subprocess, sys, tempfile, time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from xml.etree import ElementTree
+
+root = Path(__file__).resolve().parents[1]
+bin_dir = Path(sys.executable).parent
+tally = dict(passed=0, failed=0)
+not_ours = '.git', '.venv', '_docs', '_proc', 'build', 'dist', 'study'
+
+def run(
+    *cmd, # Command and arguments; a name alone is looked up beside this Python first
+    cwd, # Folder to run it in
+    **env): # Further environment variables
+    "Exit code and output (stdout and stderr together) of one command, on one thread, so that sums come out alike on every machine."
+    env = dict(os.environ, OMP_NUM_THREADS='1', MKL_NUM_THREADS='1', **env)
+    env['PATH'] = f"{bin_dir}{os.pathsep}{env['PATH']}"
+    res = subprocess.run(cmd, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return res.returncode, res.stdout.strip()
+
+def report(
+    ok, # Did the check pass?
+    name, # What was checked
+    out='', # What it printed; shown where it failed
+    passed=None, # How many checks it stands for, if more than one
+    failed=None): # How many of them failed
+    "Adds one check, or a group that counted for itself, to the tally and prints its line."
+    if not ok and out: print(out)
+    print(f"{'ok  ' if ok else 'FAIL'} {name}", flush=True)
+    tally['passed'] += passed if passed is not None else ok
+    tally['failed'] += failed if failed is not None else not ok
+
+def our_files():
+    "Paths of all files that are tracked or could be: what git would commit, or without git all but build products."
+    rc, out = run('git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard', cwd=root)
+    if rc == 0: names = out.strip('\0').split('\0')
+    else: names = [str(p.relative_to(root)) for p in root.rglob('*') if not set(p.relative_to(root).parts) & set(not_ours)]
+    return sorted({n for n in names if (root/n).is_file()})
+
+def copy_tree(
+    dest): # Folder to be made
+    "Copies our files to `dest`."
+    for n in our_files():
+        (dest/n).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(root/n, dest/n)
+
+def snapshot(tree):
+    "The bytes of every file below `tree`, by name."
+    return {str(p.relative_to(tree)): p.read_bytes() for p in tree.rglob('*') if p.is_file() and '__pycache__' not in p.parts}
+
+def changed(before, after):
+    "Names of files that differ between two snapshots, or stand in one of them only."
+    return sorted(n for n in before.keys() | after.keys() if before.get(n) != after.get(n))
+
+def check_export(tree):
+    "A fresh export and clean write what is there already; so does nbdev for the site's settings."
+    before = snapshot(tree)
+    refresh = 'from nbdev.quarto import refresh_quarto_yml; refresh_quarto_yml()'
+    done = [run(*cmd, cwd=tree) for cmd in (['nbdev-export'], ['nbdev-clean'], [sys.executable, '-c', refresh])]
+    diff = changed(before, snapshot(tree))
+    out = '\n'.join(out for rc,out in done if rc)
+    if diff: out += f"\nA fresh export and clean change {', '.join(diff)}: run `make nbs` and commit what it writes."
+    report(not out, 'a fresh export and clean leave no diff', out)
+
+def check_style(tree):
+    "The house style."
+    rc, out = run('chkstyle', '--show-rule', cwd=tree)
+    report(rc == 0, 'chkstyle', out)
+
+def check_pytest(tree):
+    "The tests in `tests/`, each counted by itself."
+    rc, out = run(sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '--junitxml=pytest.xml', cwd=tree)
+    xml = tree/'pytest.xml'
+    n = dict(ElementTree.parse(xml).getroot().find('testsuite').attrib) if xml.exists() else {}
+    n_bad = int(n.get('failures', 0)) + int(n.get('errors', 0)) or int(rc != 0)
+    n_ok = max(0, int(n.get('tests', 0)) - n_bad - int(n.get('skipped', 0)))
+    report(rc == 0, f'pytest: {n_ok} of {n_ok + n_bad}', out, n_ok, n_bad)
+
+def check_wheel(tree, tmp):
+    "The sdist and the wheel made from it are built; the wheel, alone in a folder, gives the whole package."
+    rc, out = run(sys.executable, '-m', 'build', '--no-isolation', '--outdir', str(tmp/'dist'), cwd=tree)
+    report(rc == 0, 'sdist and wheel', out)
+    wheel, target = str(next((tmp/'dist').glob('*.whl'), 'no wheel')), str(tmp/'target')
+    code = f"import pneumo_imbalance.all as m; assert m.__file__.startswith({target!r}), 'not from the wheel: ' + m.__file__"
+    rc, out = run(sys.executable, '-m', 'pip', 'install', '-q', '--no-deps', '--no-index', '--target', target, wheel, cwd=tmp)
+    if rc == 0: rc, out = run(sys.executable, '-c', code, cwd=tmp, PYTHONPATH=target)
+    report(rc == 0, 'the wheel, installed into an empty folder, imports', out)
+
+def check_notebook(
+    nb): # Path of a notebook in the copied tree
+    "Runs one notebook by `nbdev-test` and saves its outputs; returns exit code, output, seconds."
+    start = time.monotonic()
+    rc, out = run('nbdev-test', str(nb), '--save', cwd=nb.parent.parent)
+    return rc, out, time.monotonic() - start
+
+def check_notebooks(tree, strict):
+    "Every notebook runs. Stored outputs that come out differently are named, and fail the run if `strict`."
+    before = snapshot(tree/'nbs')
+    nbs = sorted((tree/'nbs').glob('[!._]*.ipynb'))
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+        for nb,(rc,out,secs) in zip(nbs, pool.map(check_notebook, nbs)): report(rc == 0, f'{nb.name} ({secs:.0f} s)', out)
+    run('nbdev-clean', cwd=tree)
+    diff = [n for n in changed(before, snapshot(tree/'nbs')) if n.endswith('.ipynb')]
+    if strict: report(not diff, 'stored outputs come out the same', ', '.join(diff))
+    elif diff: print(f"note: on this machine the stored outputs come out differently in {', '.join(diff)}")
+
+def main(strict):
+    "All checks, quick ones first."
+    with tempfile.TemporaryDirectory(prefix='pneumo_check_') as tmp:
+        tmp = Path(tmp).resolve()
+        tree = tmp/root.name
+        copy_tree(tree)
+        for check in (check_export, check_style, check_pytest): check(tree)
+        check_wheel(tree, tmp)
+        check_notebooks(tree, strict)
+    print(f"{tally['passed']} passed, {tally['failed']} failed")
+    return int(tally['failed'] > 0)
+
+if __name__ == '__main__':
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--strict', action='store_true', help='stored outputs that come out differently count as a failed check')
+    sys.exit(main(parser.parse_args().strict))
