@@ -28,7 +28,7 @@ def eval_mode(
     finally:
         for m,training in was: m.training = training
 
-# %% ../nbs/09_evaluate.ipynb #05614ab5
+# %% ../nbs/09_evaluate.ipynb #0e93bfe6
 def _known(rows, vocab):
     "Raise unless there are films, and each label is a class of the learner or empty"
     if not len(rows): raise ValueError('expected at least one usable film to predict, found none; look at the column `problem`, or at how the rows were chosen')
@@ -44,7 +44,7 @@ def predict(
     _known(rows, vocab)
     bar = learn.no_bar() if os.environ.get('IN_TEST') else nullcontext()
     with no_random(reproducible=False), eval_mode(learn.model), bar: probs = learn.get_preds(dl=learn.dls.test_dl(rows))[0].double().numpy()
-    rows = rows.drop(columns=[c for c in rows if str(c).startswith('prob_')])
+    rows = rows.drop(columns=[c for c in rows if str(c).startswith('prob_') or c=='predicted'])
     cat = lambda o: pd.Categorical(o, categories=vocab)
     cols = {f'prob_{c}': p for c,p in zip(vocab, probs.T)}
     return rows.assign(label=cat(rows.get('label', [None]*len(rows))), **cols, predicted=cat([vocab[i] for i in probs.argmax(1)]))

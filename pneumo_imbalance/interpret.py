@@ -29,7 +29,7 @@ def worst_films(
     rows = preds.assign(confidence=np.where(own, 0, s).max(1))[wanted]
     return rows.sort_values('confidence', ascending=False, kind='stable').head(n)
 
-# %% ../nbs/10_interpret.ipynb #8dd6add7
+# %% ../nbs/10_interpret.ipynb #2379abf8
 def plot_worst(
     preds, # Table of predictions; its films are read from `path`
     n=9, # Number of films at most
@@ -38,9 +38,9 @@ def plot_worst(
     "The most confidently wrong films, each with true class, predicted class and probability"
     rows = worst_films(preds, n, label)
     m = max(len(rows), 1)
-    fig, axs = plt.subplots(-(-m//3), min(m, 3), figsize=(6, 1.9*-(-m//3)+.4), dpi=80, squeeze=False, layout='constrained')
+    fig, axs = plt.subplots(-(-m//3), min(m, 3), figsize=(6, 2*-(-m//3)+.4), dpi=80, squeeze=False, layout='constrained')
     for ax in axs.flat: ax.axis('off')
-    for ax,o in zip(axs.flat, rows.itertuples()): _film_on(ax, o.path, f'{o.label} → {o.predicted}, {o.confidence:.2f}')
+    for ax,o in zip(axs.flat, rows.itertuples()): _film_on(ax, o.path, f'true {o.label}\nsaid {o.predicted}, {o.confidence:.2f}')
     of = f'{len(preds)} films' if label is None else f'{(preds["label"]==label).sum()} {label} films'
     fig.suptitle(f'Most confident mistakes among {of}' if len(rows) else f'No mistake among {of}', fontsize=10)
     return fig
@@ -63,7 +63,7 @@ def _last_map(model, x):
     if not found: raise ValueError(f'expected a network with maps of shape (B, channels, height, width), found none in this {type(model).__name__}; name one with layer=')
     return found[-1]
 
-# %% ../nbs/10_interpret.ipynb #f05bafef
+# %% ../nbs/10_interpret.ipynb #a9b499a5
 def _cam(model, layer, x, code):
     "Maps (B, H, W), 0 to 1, of the class `code` (the predicted one if None) for the batch `x` (B, C, H, W)"
     kept = []
@@ -77,7 +77,8 @@ def _cam(model, layer, x, code):
     grad, = torch.autograd.grad(y.gather(1, picked[:,None]).sum(), kept[-1])
     cam = F.relu((grad.mean((2, 3), keepdim=True)*kept[-1].detach()).sum(1, keepdim=True))
     cam = F.interpolate(cam, x.shape[-2:], mode='bilinear', align_corners=False)[:,0]
-    return cam/cam.amax((1, 2), keepdim=True).clamp_min(1e-12)
+    top = cam.amax((1, 2), keepdim=True)
+    return cam/top.where(top>0, 1)
 
 # %% ../nbs/10_interpret.ipynb #1a1353d2
 def _batches(learn, rows):
