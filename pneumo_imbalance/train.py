@@ -7,7 +7,9 @@ Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/train.html.md"""
 # %% auto #0
 __all__ = ['set_seed', 'weighted_loss', 'xray_learner', 'plot_lr_find', 'plot_history']
 
-# %% ../nbs/08_train.ipynb #ea947842
+# %% ../nbs/08_train.ipynb #67689951
+import os
+from contextlib import ExitStack
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
@@ -104,11 +106,19 @@ def xray_learner(
     if weights is not None: learn.freeze()
     return learn
 
-# %% ../nbs/08_train.ipynb #f5c28f99
+# %% ../nbs/08_train.ipynb #9722e799
+def _quiet(learn):
+    "No bars and no log while notebooks are tested, since their outputs are stored; otherwise nothing"
+    stack = ExitStack()
+    if os.environ.get('IN_TEST'):
+        for o in (learn.no_bar(), learn.no_logging()): stack.enter_context(o)
+    return stack
+
 def _find_rate(learn):
     "The rate that fastai's valley rule suggests, and the curve it saw: a table of lr and loss"
-    try: lr = learn.lr_find(show_plot=False)[0]
-    except IndexError: lr = learn.lr_find(show_plot=False, stop_div=False)[0]
+    with _quiet(learn):
+        try: lr = learn.lr_find(show_plot=False)[0]
+        except IndexError: lr = learn.lr_find(show_plot=False, stop_div=False)[0]
     return lr, pd.DataFrame(dict(lr=learn.recorder.lrs, loss=[float(o) for o in learn.recorder.losses]))
 
 def plot_lr_find(
@@ -120,24 +130,25 @@ def plot_lr_find(
     ax = ax or plt.subplots(figsize=(6, 4), dpi=80)[1]
     ax.plot(curve.lr, curve.loss, color='C0')
     ax.axvline(lr, color='C1', ls='--', label=f'chosen: {lr:.1e}')
-    top = curve.loss.iloc[0] + 2*(curve.loss.iloc[0] - curve.loss.min())
-    ax.set(xscale='log', xlabel='learning rate', ylabel='training loss (smoothed)', ylim=(None, top))
+    low, high = curve.loss.min(), min(curve.loss.max(), 2*curve.loss.median())
+    ax.set(xscale='log', xlabel='learning rate', ylabel='training loss (smoothed)', ylim=(low - .1*(high - low), high + .1*(high - low)))
     ax.legend(frameon=False)
     return ax
 
-# %% ../nbs/08_train.ipynb #a2de643d
+# %% ../nbs/08_train.ipynb #0fe88137
 _nice = dict(balanced_accuracy_score='balanced_accuracy', roc_auc_score='roc_auc')
 
 def _epochs(learn, stage, lr):
     "The finished epochs of the last fit as a table"
+    if not hasattr(learn.recorder, 'metric_names'): return pd.DataFrame()
     names = [_nice.get(o, o) for o in learn.recorder.metric_names[1:-1]]
     df = pd.DataFrame([list(map(float, o)) for o in learn.recorder.values], columns=names)
     df.insert(0, 'stage', stage)
     df.insert(1, 'epoch', range(1, len(df) + 1))
-    df.insert(2, 'lr_max', lr)
+    df.insert(2, 'lr_max', getattr(lr, 'stop', lr))
     return df
 
-# %% ../nbs/08_train.ipynb #8263893a
+# %% ../nbs/08_train.ipynb #a51af9d6
 def _fit_stage(learn, stage, epochs, lr, cbs, show_plot):
     "Find a rate if none is given, train one cycle, and note what happened in `learn.stages`"
     if not epochs: return
@@ -145,18 +156,20 @@ def _fit_stage(learn, stage, epochs, lr, cbs, show_plot):
     if lr is None:
         lr, curve = _find_rate(learn)
         if show_plot: plot_lr_find(curve, lr).set_title(f'{stage} stage')
+    lr = lr if isinstance(lr, slice) else float(lr)
     done = dict(stage=stage, lr=lr, curve=curve, epochs=pd.DataFrame())
     learn.stages.append(done)
-    try: learn.fit_one_cycle(epochs, lr, cbs=cbs)
+    try:
+        with _quiet(learn): learn.fit_one_cycle(epochs, lr, cbs=cbs)
     finally: done['epochs'] = _epochs(learn, stage, lr)
 
-# %% ../nbs/08_train.ipynb #fafd3897
+# %% ../nbs/08_train.ipynb #76f10d92
 @patch
 def fit_two_stage(self:Learner,
     frozen=3, # Epochs with the body frozen; 0 skips the stage
     unfrozen=3, # Epochs with everything trained; 0 skips the stage
-    lr_frozen=None, # Largest rate of the frozen stage; None: found by lr_find
-    lr_unfrozen=None, # Largest rate of the unfrozen stage; None: found by lr_find
+    lr_frozen=None, # Largest rate of the frozen stage, or fastai's slice of rates; None: found by lr_find
+    lr_unfrozen=None, # The same for the unfrozen stage
     keep_best=False, # Go back to the epoch with the lowest validation loss at the end?
     show_plot=True # Draw the curves of lr_find?
 ) -> pd.DataFrame: # A row an epoch: stage, epoch, lr_max, losses and metrics

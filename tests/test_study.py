@@ -2,7 +2,7 @@
 import os, signal, subprocess, sys, time
 import pandas as pd, pytest
 from pneumo_imbalance.phantom import make_phantoms
-from pneumo_imbalance.study import main
+from pneumo_imbalance.study import pneumo_study
 
 small = '--size 32 --item-size 48 --no-pretrained --workers 0 --bs 16 --lr-frozen .01 --lr-unfrozen .001'.split()
 
@@ -31,17 +31,17 @@ wrong = [('empty', [], 'found none'), ('no_images', [], 'found none'), ('file', 
 
 @pytest.mark.parametrize('path,args,says', wrong, ids=[f'{p} {" ".join(a)}' for p,a,_ in wrong])
 def test_wrong_input(bad, tmp_path, capsys, path, args, says):
-    assert main([str(bad/path), '--out', str(tmp_path/'out'), *args]) == 2
+    assert pneumo_study([str(bad/path), '--out', str(tmp_path/'out'), *args]) == 2
     err = capsys.readouterr().err.strip().splitlines()[-1]
     assert err.startswith('pneumo-study: expected') and says in err and 'found' in err
 
 def test_out_is_a_file(films, bad, capsys):
-    assert main([str(films), '--out', str(bad/'file')]) == 2
+    assert pneumo_study([str(films), '--out', str(bad/'file')]) == 2
     assert 'can be written to' in capsys.readouterr().err
 
 def test_results_are_not_replaced(films, tmp_path, capsys):
     (tmp_path/'scores.csv').write_text('mine')
-    assert main([str(films), '--out', str(tmp_path)]) == 2
+    assert pneumo_study([str(films), '--out', str(tmp_path)]) == 2
     assert '--overwrite' in capsys.readouterr().err
     assert (tmp_path/'scores.csv').read_text() == 'mine'
 
@@ -49,12 +49,12 @@ def test_failed_download(films, tmp_path, capsys, monkeypatch):
     def urlopen(*args, **kwargs): raise OSError('no route to host')
     monkeypatch.setenv('TORCH_HOME', str(tmp_path/'cache'))
     monkeypatch.setattr('torch.hub.urlopen', urlopen)
-    assert main([str(films), '--out', str(tmp_path/'out'), '--size', '32', '--item-size', '48', '--workers', '0']) == 2
+    assert pneumo_study([str(films), '--out', str(tmp_path/'out'), '--size', '32', '--item-size', '48', '--workers', '0']) == 2
     assert '--no-pretrained' in capsys.readouterr().err
 
 def test_interrupted(films, tmp_path):
     out = tmp_path/'out'
-    code = f'import sys; from pneumo_imbalance.study import main; sys.exit(main({[str(films), "--out", str(out), "--frozen", "1", "--unfrozen", "6", *small]!r}))'
+    code = f'import sys; from pneumo_imbalance.study import pneumo_study; sys.exit(pneumo_study({[str(films), "--out", str(out), "--frozen", "1", "--unfrozen", "6", *small]!r}))'
     p = subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=dict(os.environ, IN_TEST='1'))
     end = time.monotonic() + 300
     while not (out/'report.html').exists() and p.poll() is None and time.monotonic() < end: time.sleep(.05)
