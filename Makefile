@@ -18,7 +18,7 @@ help:  ## List the targets
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
 
 demo: .venv/.installed  ## Install, then a small study on generated films; ends with the report's path
-	$(BIN)/pneumo-study --size 64 --item-size 96 --frozen 1 --unfrozen 2 --no-pretrained --out study --overwrite
+	$(BIN)/pneumo-study --size 64 --item-size 96 --bs 32 --frozen 1 --unfrozen 5 --lr-unfrozen .002 --no-pretrained --out study --overwrite
 
 test: .venv/.installed-dev  ## Every check: export, style, pytest, wheel, notebooks (STRICT=1: stored outputs too)
 	@$(BIN)/python tools/check.py $(if $(STRICT),--strict)

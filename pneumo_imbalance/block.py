@@ -7,13 +7,13 @@ Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/block.html.md"""
 # %% auto #0
 __all__ = ['split_by_row', 'xray_block', 'SampledDL', 'xray_dataloaders']
 
-# %% ../nbs/07_block.ipynb #5b3d1377
+# %% ../nbs/07_block.ipynb #471a51ff
+from .data import usable
+
 import random
 
 from fastai.vision.all import CategoryBlock, ColReader, DataBlock, DataLoaders, ImageBlock, Normalize, TfmdDL, imagenet_stats
 from fastai.vision.all import RandomResizedCropGPU, Resize, ResizeMethod, Rotate, Zoom, setup_aug_tfms
-
-from .data import usable
 
 # %% ../nbs/07_block.ipynb #e4b5f22a
 def split_by_row(

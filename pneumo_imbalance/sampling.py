@@ -54,7 +54,7 @@ def oversample(
     more = [_repeat(v, want[k] - len(v), rng) for k,v in rows.items()]
     return pd.concat([df, df.iloc[np.concatenate(more).astype(int)]], ignore_index=True)
 
-# %% ../nbs/05_sampling.ipynb #5d70e833
+# %% ../nbs/05_sampling.ipynb #9af28047
 def undersample(
     df, # A table of films, already split
     ratio=1., # Smallest class as a share of every class's size afterwards, above 0 and at most 1
@@ -65,7 +65,7 @@ def undersample(
     rows, rng, df = _train_rows(df), np.random.default_rng(seed), usable(df)
     most = round(min(map(len, rows.values()))/ratio)
     out = [rng.choice(v, len(v) - most, replace=False) for v in rows.values() if len(v) > most]
-    return df.drop(index=df.index[np.concatenate([[], *out]).astype(int)]) if df.index.is_unique else undersample(df.reset_index(drop=True), ratio, seed)
+    return df.iloc[np.setdiff1d(np.arange(len(df)), np.concatenate([[], *out]))].reset_index(drop=True)
 
 # %% ../nbs/05_sampling.ipynb #e4976143
 def class_weights(

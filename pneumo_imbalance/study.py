@@ -7,7 +7,9 @@ Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/study.html.md"""
 # %% auto #0
 __all__ = ['BALANCE', 'study', 'pneumo_study']
 
-# %% ../nbs/12_study.ipynb #7ece5262
+# %% ../nbs/12_study.ipynb #41ae42db
+from . import __version__
+
 import argparse, base64, errno, html, io, platform, sys
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +18,6 @@ from types import SimpleNamespace
 
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, torch
 
-from . import __version__
 from .phantom import make_phantoms
 from .data import class_counts, imbalance_ratio, minority_fraction, scan_images, usable
 from .plot import plot_class_counts, plot_sizes, show_films
@@ -27,18 +28,18 @@ from .train import _find_arch, plot_history, plot_lr_find, set_seed, weighted_lo
 from .evaluate import plot_confusion, plot_pr, plot_roc, predict, score
 from .interpret import plot_grad_cam, plot_worst
 
-# %% ../nbs/12_study.ipynb #b8e44bb7
-BALANCE = dict(none='as they are', oversample='training films of the smaller classes repeated', undersample='training films of the larger classes left out',
+# %% ../nbs/12_study.ipynb #27d6f7be
+BALANCE = dict(none='classes as they are', oversample='training films of the smaller classes repeated', undersample='training films of the larger classes left out',
     weights='rare classes weigh more in the loss')
 
 def _balanced(df, balance, seed):
     "The table that a remedy trains on"
     return dict(oversample=oversample, undersample=undersample).get(balance, lambda df, seed: df)(df, seed=seed)
 
-# %% ../nbs/12_study.ipynb #cf41220e
+# %% ../nbs/12_study.ipynb #62445da4
 def _train(df, balance, s, path):
     "Train one network as the settings `s` say and predict the test split"
-    print(f"\nTraining, classes {BALANCE[balance]}")
+    print(f"\nTraining: {BALANCE[balance]}")
     table = _balanced(df, balance, s.seed)
     set_seed(s.seed)
     dls = xray_dataloaders(table, s.item_size, s.size, bs=s.bs, seed=s.seed, num_workers=s.num_workers)
@@ -117,7 +118,7 @@ def _section(title, *parts): return f'<section><h2>{title}</h2>\n' + '\n'.join(p
 def _text(s): return f'<p>{s}</p>'
 def _pair(items): return '<div class="pair">' + ''.join(f'<div>{o}</div>' for o in items) + '</div>'
 
-# %% ../nbs/12_study.ipynb #7e77e783
+# %% ../nbs/12_study.ipynb #464cace1
 def _with_interval(scores):
     "One column: value (low to high)"
     return scores.apply(lambda r: '–' if pd.isna(r['value']) else f"{r['value']:.3f} ({r['low']:.3f} to {r['high']:.3f})", axis=1)
@@ -129,7 +130,7 @@ def _verdict(runs):
     a = runs[0].scores.attrs
     seen = f"Scored on {a['films']} test films of {a['patients']} patients; 95 % intervals from {a['n_boot']} resamples of the patients."
     looked = f" Positive class: <b>{html.escape(str(a['positive']))}</b>." if a['positive'] else ' Each class against the rest, and the mean over the classes.'
-    return _section('Results', _text(seen + looked), _html_table(table.rename_axis(None)), *map(_text, a['notes']))
+    return _section('Results', _text(seen + looked), _html_table(table.rename_axis(None)), *(_text(f'{r.name}: {o}') for r in runs for o in r.scores.attrs['notes']))
 
 # %% ../nbs/12_study.ipynb #4ef036ec
 def _counts(df): return _html_table(class_counts(df).rename_axis(index=None, columns=None))

@@ -7,7 +7,9 @@ Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/train.html.md"""
 # %% auto #0
 __all__ = ['set_seed', 'weighted_loss', 'xray_learner', 'plot_lr_find', 'plot_history']
 
-# %% ../nbs/08_train.ipynb #67689951
+# %% ../nbs/08_train.ipynb #2fd8da8b
+from .sampling import class_weights
+
 import os
 from contextlib import ExitStack
 from difflib import get_close_matches
@@ -21,8 +23,6 @@ from fastai.vision.all import accuracy, create_body, delegates, error_rate, mode
 from fastai.torch_core import set_seed as _fastai_seed
 from fastai.vision.learner import _default_meta
 from safetensors.torch import load_file
-
-from .sampling import class_weights
 
 # %% ../nbs/08_train.ipynb #db4c1299
 def set_seed(

@@ -54,7 +54,9 @@ def test_failed_download(films, tmp_path, capsys, monkeypatch):
 
 def test_interrupted(films, tmp_path):
     out = tmp_path/'out'
-    code = f'import sys; from pneumo_imbalance.study import pneumo_study; sys.exit(pneumo_study({[str(films), "--out", str(out), "--frozen", "1", "--unfrozen", "6", *small]!r}))'
+    # A shell that runs this in the background has it ignore SIGINT, and so would its children.
+    hear = 'import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)'
+    code = f'{hear}; from pneumo_imbalance.study import pneumo_study; sys.exit(pneumo_study({[str(films), "--out", str(out), "--frozen", "1", "--unfrozen", "6", *small]!r}))'
     p = subprocess.Popen([sys.executable, '-c', code], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=dict(os.environ, IN_TEST='1'))
     end = time.monotonic() + 300
     while not (out/'report.html').exists() and p.poll() is None and time.monotonic() < end: time.sleep(.05)
