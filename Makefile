@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 FRAME := pyproject.toml settings.ini setup.py constraints.txt
-NB ?= nbs
+NB ?= $(wildcard nbs/[0-9a-z]*.ipynb)
 
 # The real films, where the tests find them; without the folder they say so and skip.
 FILMS := $(shell cd "$${CHEST_XRAY:-../shared/chest_xray}" 2>/dev/null && pwd)
@@ -25,7 +25,7 @@ test: .venv/.installed-dev  ## Every check: export, style, pytest, wheel, notebo
 
 nbs: .venv/.installed-dev  ## After editing notebooks: export, run and save outputs, clean, README, style (NB=nbs/01_data.ipynb: run that one)
 	$(BIN)/nbdev-export
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/nbdev-test $(NB) --save
+	printf '%s\n' $(NB) | OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 xargs -n 1 -P 2 $(BIN)/nbdev-test --save
 	$(BIN)/nbdev-clean
 	$(BIN)/python tools/readme.py
 	$(BIN)/chkstyle --show-rule

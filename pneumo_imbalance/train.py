@@ -7,11 +7,11 @@ Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/train.html.md"""
 # %% auto #0
 __all__ = ['set_seed', 'weighted_loss', 'xray_learner', 'plot_lr_find', 'plot_history']
 
-# %% ../nbs/08_train.ipynb #2fd8da8b
+# %% ../nbs/08_train.ipynb #0e78dc6a
 from .sampling import class_weights
 
-import os
-from contextlib import ExitStack
+import io, os
+from contextlib import ExitStack, redirect_stdout
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
@@ -106,12 +106,12 @@ def xray_learner(
     if weights is not None: learn.freeze()
     return learn
 
-# %% ../nbs/08_train.ipynb #9722e799
+# %% ../nbs/08_train.ipynb #fa3e32fb
 def _quiet(learn):
-    "No bars and no log while notebooks are tested, since their outputs are stored; otherwise nothing"
+    "No bars and no words while notebooks are tested, since their outputs are stored; otherwise nothing"
     stack = ExitStack()
     if os.environ.get('IN_TEST'):
-        for o in (learn.no_bar(), learn.no_logging()): stack.enter_context(o)
+        for o in (learn.no_bar(), redirect_stdout(io.StringIO())): stack.enter_context(o)
     return stack
 
 def _find_rate(learn):
