@@ -91,7 +91,7 @@ def _save_tables(runs, out):
     _write(out/'scores.csv', join([r.scores for r in runs]).to_csv())
     _write(out/'history.csv', join([r.history for r in runs]).reset_index('model').to_csv(index=False))
 
-# %% ../nbs/12_study.ipynb #1d934cda
+# %% ../nbs/12_study.ipynb #28975f38
 def _picture(
     plot, # A figure, an Axes, or a list of Axes
     alt # What it shows, in words
@@ -105,7 +105,7 @@ def _picture(
 
 def _html_table(df, digits=3):
     "A table that scrolls by itself where it is wider than the page"
-    body = df.to_html(float_format=lambda o: f'{o:.1e}' if 0 < abs(o) < .01 else f'{o:.{digits}f}', border=0, na_rep='–')
+    body = df.to_html(float_format=lambda o: f'{o:.1e}'.replace('-', '\u2011') if 0 < abs(o) < .01 else f'{o:.{digits}f}', border=0, na_rep='–')
     return f'<div class="wide">{body}</div>'
 
 # %% ../nbs/12_study.ipynb #9fcc128f
@@ -132,7 +132,7 @@ def _verdict(runs):
     looked = f" Positive class: <b>{html.escape(str(a['positive']))}</b>." if a['positive'] else ' Each class against the rest, and the mean over the classes.'
     return _section('Results', _text(seen + looked), _html_table(table.rename_axis(None)), *(_text(f'{r.name}: {o}') for r in runs for o in r.scores.attrs['notes']))
 
-# %% ../nbs/12_study.ipynb #4ef036ec
+# %% ../nbs/12_study.ipynb #d0e4b163
 def _counts(df): return _html_table(class_counts(df).rename_axis(index=None, columns=None))
 
 def _data_part(found, df, runs):
@@ -149,7 +149,7 @@ def _training_part(runs):
     curves = [_picture(plot_lr_find(o['curve'], o['lr']).set_title(f"{r.name}, {o['stage']}").axes, f"Learning-rate finder, {r.name}, {o['stage']}")
         for r in runs for o in r.learn.stages if o['curve'] is not None]
     losses = [_picture(plot_history(r.history).set_title(r.name).axes, f'Losses by epoch, {r.name}') for r in runs]
-    table = pd.concat([r.history.assign(model=r.name) for r in runs]).set_index(['model', 'stage', 'epoch'])
+    table = pd.concat([r.history.assign(model=r.name) for r in runs]).set_index(['model', 'stage', 'epoch']).drop(columns='error_rate')
     return _section('Training', _pair(curves + losses), _html_table(table))
 
 # %% ../nbs/12_study.ipynb #f84deadd
