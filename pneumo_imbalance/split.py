@@ -40,7 +40,7 @@ def _check_patients(df, k):
     if n.min() < k: raise ValueError(f"expected at least {k} patients of each class to split, found {n.min()} of {n.idxmin()}; "
         "ask for fewer parts, or gather more films")
 
-# %% ../nbs/03_split.ipynb #52ff63b6
+# %% ../nbs/03_split.ipynb #8f5ae72c
 def _check_pct(pct):
     if not 0 < pct < 1: raise ValueError(f"expected a share above 0 and below 1, found {pct}; .2 sets a fifth of the films aside")
 
@@ -49,7 +49,8 @@ def _held_out(df, pct, seed):
     _check_pct(pct)
     _check_patients(df, 2)
     most = df.groupby(df.label.astype(str)).patient.nunique().min()
-    share = min((Fraction(m, k) for k in range(2, min(int(most), 20) + 1) for m in range(1, k)), key=lambda f: (abs(f - pct), f.denominator))
+    shares = (Fraction(m, k) for k in range(2, min(int(most), 100) + 1) for m in range(1, k if k <= 20 else 2))
+    share = min(shares, key=lambda f: (abs(f - pct), f.denominator))
     ids = _fold_ids(df, share.denominator, seed)
     counts = pd.crosstab(ids, df.label.astype(str).to_numpy())
     off = (counts - counts.sum()/share.denominator).abs().sum(axis=1).sort_values(kind='stable')
