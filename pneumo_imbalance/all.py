@@ -3,6 +3,7 @@ from .phantom import *
 from .data import *
 from .plot import *
 from .split import *
+from .audit import *
 from .sampling import *
 from .block import *
 from .train import *

@@ -8,11 +8,13 @@ Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/block.html.md"""
 __all__ = ['split_by_row', 'xray_block', 'SampledDL', 'xray_dataloaders']
 
 # %% ../nbs/07_block.ipynb #471a51ff
-from .data import usable
+from .data import open_film, usable
+from .audit import check_leaks
 
 import random
+from pathlib import Path
 
-from fastai.vision.all import CategoryBlock, ColReader, DataBlock, DataLoaders, ImageBlock, Normalize, TfmdDL, imagenet_stats
+from fastai.vision.all import CategoryBlock, ColReader, DataBlock, DataLoaders, ImageBlock, Normalize, PILImage, TfmdDL, imagenet_stats
 from fastai.vision.all import RandomResizedCropGPU, Resize, ResizeMethod, Rotate, Zoom, setup_aug_tfms
 
 # %% ../nbs/07_block.ipynb #e4b5f22a
@@ -38,6 +40,11 @@ def _check_sizes(item_size, size, method):
     if not hasattr(ResizeMethod, method.title()): raise ValueError(f"expected method='squish', 'crop' or 'pad', found {method!r}")
 
 # %% ../nbs/07_block.ipynb #b4281eeb
+class _Film(PILImage):
+    "A film as `open_film` reads it, in three channels"
+    @classmethod
+    def create(cls, fn, **kwargs): return cls(open_film(fn, 'RGB')) if isinstance(fn, (str, Path)) else super().create(fn, **kwargs)
+
 def xray_block(
     item_size=460, # Side of the square that each film is shrunk to first, in pixels
     size=224, # Side of the final square, in pixels
@@ -49,7 +56,7 @@ def xray_block(
 ) -> DataBlock: # A DataBlock on a table of films
     "A DataBlock from a table of films to presized, augmented and normalised batches"
     _check_sizes(item_size, size, method)
-    return DataBlock((ImageBlock, CategoryBlock(vocab=vocab)), get_x=ColReader('path'), get_y=ColReader('label'), splitter=split_by_row,
+    return DataBlock((ImageBlock(_Film), CategoryBlock(vocab=vocab)), get_x=ColReader('path'), get_y=ColReader('label'), splitter=split_by_row,
         item_tfms=_Presize(item_size, method=getattr(ResizeMethod, method.title())),
         batch_tfms=[*_augment(size, min_scale, max_rotate, max_zoom), Normalize.from_stats(*imagenet_stats)])
 
@@ -74,6 +81,24 @@ def _check_splits(df):
     strange = sorted(set(df.label[df.split == 'valid'].dropna()) - set(labels))
     if strange: raise ValueError(f"expected every valid class among the training films, found {strange} in valid only; split again with split_valid(df)")
 
+# %% ../nbs/07_block.ipynb #3e26a2af
+def _leaks(df, on_leak):
+    "The report of the leak check, which is shown; None where it is not wanted, which is said"
+    if on_leak == 'ignore': return print("Leaks were not looked for (on_leak='ignore'): scores may rest on films that were trained on.")
+    report = check_leaks(df, on_leak=on_leak)
+    if report.ok: print(report)
+    return report
+
+def _dataloaders(df, item_size, size, bs, sampler, seed, num_workers, device, **kwargs):
+    "fastai DataLoaders from a table that was checked"
+    df = usable(df)
+    _check_splits(df)
+    train = df[df.split == 'train'].reset_index(drop=True)
+    dls = xray_block(item_size, size, **kwargs).dataloaders(df, bs=bs, num_workers=num_workers, device=device, dl_type=SampledDL,
+        dl_kwargs=[dict(sampler=sampler and sampler(train, seed=seed)), {}])
+    dls.train.rng = random.Random(seed)
+    return dls
+
 # %% ../nbs/07_block.ipynb #6ed33104
 def xray_dataloaders(
     df, # A table of films with the splits train and valid
@@ -84,14 +109,13 @@ def xray_dataloaders(
     seed=42, # Order of the training films
     num_workers=None, # Processes that decode; 0: none, None: one a core, at most 16
     device=None, # Where batches go; None: a GPU if there is one
+    on_leak='raise', # 'raise' a LeakError, 'warn', 'drop' the training side, or 'ignore': see `check_leaks`
     **kwargs # For `xray_block`
 ) -> DataLoaders: # fastai DataLoaders of train and valid
-    "fastai DataLoaders from a table of films"
-    df = usable(df)
-    _check_splits(df)
-    block = xray_block(item_size, size, **kwargs)
-    train = df[df.split == 'train'].reset_index(drop=True)
-    dls = block.dataloaders(df, bs=bs, num_workers=num_workers, device=device, dl_type=SampledDL,
-        dl_kwargs=[dict(sampler=sampler and sampler(train, seed=seed)), {}])
-    dls.train.rng = random.Random(seed)
+    "fastai DataLoaders from a table of films, checked for leaks"
+    if on_leak not in ('raise', 'warn', 'drop', 'ignore'): raise ValueError(f"expected on_leak='raise', 'warn', 'drop' or 'ignore', found {on_leak!r}")
+    _check_splits(usable(df))
+    leaks = _leaks(df, on_leak)
+    dls = _dataloaders(leaks.df if leaks else df, item_size, size, bs, sampler, seed, num_workers, device, **kwargs)
+    dls.leaks = leaks
     return dls

@@ -11,9 +11,8 @@ __all__ = ['plot_class_counts', 'plot_sizes', 'show_films']
 import math
 
 import matplotlib.pyplot as plt, pandas as pd, seaborn as sns
-from PIL import Image
 
-from .data import SPLITS, usable
+from .data import SPLITS, open_film, usable
 
 # %% ../nbs/02_plot.ipynb #046b8f8b
 def _palette(labels):
@@ -69,7 +68,7 @@ def _in_turn(df, n, seed):
 
 def _film_on(ax, path, title):
     "One film on one Axes"
-    with Image.open(path) as im: ax.imshow(im.convert('L'), cmap='gray')
+    ax.imshow(open_film(path), cmap='gray', vmin=0, vmax=255)
     ax.set_title(title, fontsize=9)
     ax.axis('off')
 

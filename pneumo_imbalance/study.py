@@ -22,8 +22,9 @@ from .phantom import make_phantoms
 from .data import class_counts, imbalance_ratio, minority_fraction, scan_images, usable
 from .plot import plot_class_counts, plot_sizes, show_films
 from .split import split_valid
+from .audit import audit, plot_audit
 from .sampling import oversample, undersample
-from .block import xray_dataloaders
+from .block import _dataloaders, _leaks
 from .train import _find_arch, plot_history, plot_lr_find, set_seed, weighted_loss, xray_learner
 from .evaluate import plot_confusion, plot_pr, plot_roc, predict, score
 from .interpret import plot_grad_cam, plot_worst
@@ -42,7 +43,7 @@ def _train(df, balance, s, path):
     print(f"\nTraining: {BALANCE[balance]}")
     table = _balanced(df, balance, s.seed)
     set_seed(s.seed)
-    dls = xray_dataloaders(table, s.item_size, s.size, bs=s.bs, seed=s.seed, num_workers=s.num_workers)
+    dls = _dataloaders(table, s.item_size, s.size, s.bs, None, s.seed, s.num_workers, None)
     loss = dict(loss_func=weighted_loss(dls)) if balance == 'weights' else {}
     learn = xray_learner(dls, s.arch, pretrained=s.pretrained, weights=s.weights, path=path, **loss)
     history = learn.fit_two_stage(s.frozen, s.unfrozen, s.lr_frozen, s.lr_unfrozen, show_plot=False)
@@ -144,6 +145,14 @@ def _data_part(found, df, runs):
         _picture(plot_class_counts(tables), 'Bars of class counts by split, before and after balancing'),
         _pair([_picture(plot_sizes(df), 'Width against height of the films by class'), _picture(show_films(df, n=6, ncols=3), 'Six of the films with label and split')]))
 
+def _audit_part(leaks, sheet):
+    "What the leak check and the data sheet say"
+    found = ['Leaks were not looked for.'] if leaks is None else repr(leaks).splitlines()
+    says = ''.join(f'<li>{html.escape(o.removeprefix("- "))}</li>' for o in [*found, *sheet.warnings])
+    odd = [_text('Films that stand out') + _html_table(sheet.odd.drop(columns='path').assign(file=[Path(o).name for o in sheet.odd.path]).head(10))] if len(sheet.odd) else []
+    return _section('Audit', f'<ul>{says}</ul>', _html_table(sheet.sheet, 1), _picture(plot_audit(sheet), 'Counts, brightness, shortcuts and shift'), *odd)
+
+# %% ../nbs/12_study.ipynb #f5c3e118
 def _training_part(runs):
     "Learning-rate curves, loss curves and every epoch"
     curves = [_picture(plot_lr_find(o['curve'], o['lr']).set_title(f"{r.name}, {o['stage']}").axes, f"Learning-rate finder, {r.name}, {o['stage']}")
@@ -180,9 +189,10 @@ def _settings_part(s):
     table = pd.Series({k: html.escape(str(v)) for k,v in rows.items()}, name='value').to_frame().to_html(escape=False, border=0)
     return _section('What this page does not show', '<ul>' + ''.join(f'<li>{o}</li>' for o in _limits) + '</ul>') + _section('Settings', f'<div class="wide">{table}</div>')
 
-def _report(found, df, runs, s, unfinished=''):
+def _report(found, df, runs, s, checks, unfinished=''):
     "The whole page"
-    parts = [_verdict(runs), _data_part(found, df, runs), _training_part(runs), _scored_part(runs), _looked_part(runs, df), _settings_part(s)]
+    parts = [_verdict(runs), _data_part(found, df, runs), _audit_part(*checks), _training_part(runs), _scored_part(runs),
+        _looked_part(runs, df), _settings_part(s)]
     note = f'<p class="note">{unfinished}</p>' if unfinished else ''
     return f'''<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>pneumo_imbalance study</title>
 <style>{_css}</style></head><body><h1>A study of {len(usable(df))} films</h1><p class="note"><b>Not for clinical use.</b> This page compares ways of training on lopsided classes.
@@ -212,12 +222,13 @@ def _check_test(df):
 def _check_settings(s):
     "Values that can be judged before anything is read"
     if s.balance not in BALANCE: raise ValueError(f"expected balance to be one of {', '.join(BALANCE)}, found {s.balance!r}")
+    if s.on_leak not in ('raise', 'warn', 'drop', 'ignore'): raise ValueError(f"expected on_leak to be raise, warn, drop or ignore, found {s.on_leak!r}")
     if min(s.frozen, s.unfrozen) < 0 or not s.frozen + s.unfrozen: raise ValueError(f"expected at least one epoch, found frozen={s.frozen} and unfrozen={s.unfrozen}")
     if not s.item_size >= s.size >= 32: raise ValueError(f"expected 32 <= size <= item_size, found size={s.size} and item_size={s.item_size}")
     _find_arch(s.arch)
 
 # %% ../nbs/12_study.ipynb #fa7fd82f
-def _train_all(found, df, s, out):
+def _train_all(found, df, s, out, checks):
     "Train baseline and remedy; write the results after each"
     runs = []
     with TemporaryDirectory() as models:
@@ -225,7 +236,7 @@ def _train_all(found, df, s, out):
             runs.append(_train(df, balance, s, models))
             _save_tables(runs, out)
             left = f'The model with {s.balance} is missing: the study was interrupted.' if balance != s.balance else ''
-            _write(out/'report.html', _report(found, df, runs, s, left))
+            _write(out/'report.html', _report(found, df, runs, s, checks, left))
     return runs
 
 # %% ../nbs/12_study.ipynb #5577c982
@@ -246,6 +257,7 @@ def study(
     valid_pct=.2, # Share of the training films set aside for validation
     lr_frozen=None, # Largest rate of the frozen stage; None: lr_find
     lr_unfrozen=None, # Largest rate of the unfrozen stage; None: lr_find
+    on_leak='raise', # 'raise' a LeakError before anything is trained, 'warn', 'drop' the training side, or 'ignore': see `check_leaks`
     overwrite=False # Replace the results that `out` holds?
 ) -> Path: # The report
     "Compare a baseline with a remedy for imbalance, from folder to report"
@@ -256,8 +268,11 @@ def study(
     found = _films(path, out, s)
     _check_test(found)
     df = split_valid(found, valid_pct, seed)
-    print(class_counts(df).to_string())
-    _train_all(found, df, s, out)
+    leaks = _leaks(df, on_leak)
+    df = leaks.df if leaks else df
+    sheet = audit(df, seed)
+    print('\n'.join([class_counts(df).to_string(), *sheet.warnings]))
+    _train_all(found, df, s, out, (leaks, sheet))
     print(f"\nThe report: {out/'report.html'}")
     return out/'report.html'
 
@@ -276,6 +291,7 @@ def _parser():
     p.add_argument('--weights', help='file of weights to start from')
     p.add_argument('--workers', dest='num_workers', type=int, help='processes that decode films (one a core)')
     for k in ('frozen', 'unfrozen'): p.add_argument(f'--lr-{k}', type=float, help=f'largest learning rate of the {k} stage (lr_find)')
+    p.add_argument('--on-leak', choices=['raise', 'warn', 'drop', 'ignore'], default='raise', help='what to do about films or patients in two splits (%(default)s)')
     p.add_argument('--overwrite', action='store_true', help='replace the results in --out')
     return p
 
