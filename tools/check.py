@@ -109,6 +109,7 @@ def main(strict):
     "All checks, quick ones first."
     with tempfile.TemporaryDirectory(prefix='pneumo_check_') as tmp:
         tmp = Path(tmp).resolve()
+        os.environ['PNEUMO_CACHE'] = str(tmp/'cache')
         tree = tmp/root.name
         copy_tree(tree)
         for check in (check_export, check_style, check_pytest): check(tree)
