@@ -1,8 +1,11 @@
 "The rooms on the real films, where the environment variable CHEST_XRAY (default ../shared/chest_xray) leads to them."
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-import pytest
-from pneumo_imbalance.data import class_counts, imbalance_ratio, scan_images
+import numpy as np, pandas as pd, pytest
+from PIL import ImageEnhance
+from pneumo_imbalance.audit import check_leaks, near_duplicates
+from pneumo_imbalance.data import class_counts, imbalance_ratio, open_film, read_table, scan_images
 from pneumo_imbalance.sampling import BalancedSampler, oversample
 from pneumo_imbalance.split import split_valid
 
@@ -37,3 +40,37 @@ def test_oversampling(df):
     assert class_counts(oversample(df, copies=3)).loc['train', 'NORMAL'] == 4023
     assert class_counts(oversample(df)).loc['train', ['NORMAL', 'PNEUMONIA']].tolist() == [3875, 3875]
     assert len(list(BalancedSampler(df[df.split == 'train']))) == 2*3875
+
+def test_archive_does_not_leak(df):
+    report = check_leaks(df)
+    assert report.ok and set(report.table.kind) <= {'copies inside'}
+
+def test_identical_groups(df):
+    groups = df.groupby('digest').split.agg(['size', 'nunique', 'first']).query('size > 1')
+    assert (groups['nunique'] == 1).all()
+    assert groups['first'].value_counts()[['train', 'test']].tolist() == [24, 6]
+    inside = check_leaks(df).table.query("kind == 'copies inside'")
+    assert len(inside) == (groups['size'] - 1).sum()
+    assert (inside.split_a == inside.split_b).all()
+
+def disguised(path, dest, seed):
+    "Write a film to `dest` trimmed, resized, brightened, converted and re-encoded"
+    rng, im = np.random.default_rng(seed), open_film(path)
+    (w, h), (l, t, r, b) = im.size, rng.uniform(0, .03, 4)
+    im = im.crop((int(l*w), int(t*h), w - int(r*w), h - int(b*h)))
+    im = im.resize(tuple(round(o*s) for s in [rng.uniform(.5, 2)] for o in im.size), seed%3 + 1)
+    ImageEnhance.Brightness(im).enhance(rng.uniform(.9, 1.1)).convert('RGB' if seed%2 else 'L').save(dest, quality=int(rng.integers(60, 96)))
+
+def test_planted_leaks(df, tmp_path):
+    "Of 500 test films planted in train in disguise, 99 % are found, and at most a handful of pairs that are no copies"
+    test = df[df.split == 'test'].sample(500, random_state=1)
+    names = [tmp_path/f'{i}.jpeg' for i in range(len(test))]
+    with ThreadPoolExecutor() as ex: list(ex.map(disguised, test.path, names, range(len(test))))
+    planted = read_table(pd.DataFrame(dict(path=map(str, names), label=test.label.astype(str), split='train')))
+    found = near_duplicates(pd.concat([df.astype(dict(label=str)), planted], ignore_index=True))
+    original = {o.path: o.path for o in df.itertuples()} | dict(zip(map(str, names), test.path))
+    digest = df.set_index('path').digest
+    a, b = (found[k].map(original).map(digest) for k in ('path_a', 'path_b'))
+    caught = set(found.path_a[a == b]) | set(found.path_b[a == b])
+    assert len(caught & set(map(str, names))) >= .99*len(names)
+    assert (a != b).sum() <= 5
