@@ -5,6 +5,7 @@ from .plot import *
 from .split import *
 from .audit import *
 from .sampling import *
+from .presize import *
 from .block import *
 from .train import *
 from .evaluate import *

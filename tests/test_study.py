@@ -62,7 +62,7 @@ def test_interrupted(films, tmp_path):
     while not (out/'report.html').exists() and p.poll() is None and time.monotonic() < end: time.sleep(.05)
     p.send_signal(signal.SIGINT)
     err = p.communicate(timeout=120)[1]
-    assert p.returncode == 130
+    assert p.returncode == 130, err
     assert 'interrupted; finished and kept' in err and 'Traceback' not in err
     assert set(pd.read_csv(out/'predictions.csv').model) == {'baseline'}
     assert 'the study was interrupted' in (out/'report.html').read_text()
