@@ -7,13 +7,13 @@ Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/presize.html.md"""
 # %% auto #0
 __all__ = ['METHODS', 'PresizedFilms', 'presize', 'clear_presized']
 
-# %% ../nbs/06_presize.ipynb #75183ea4
+# %% ../nbs/06_presize.ipynb #0dcb874e
 import hashlib, io, json, os, shutil, sqlite3, time, zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 
-import numpy as np, pandas as pd
-from fastcore.basics import chunked
+import numpy as np, pandas as pd, torch
+from fastcore.basics import chunked, patch
 from PIL import Image
 
 from .phantom import track
@@ -190,6 +190,24 @@ class PresizedFilms:
     ) -> np.ndarray: # uint8, shape (n, size, size) or (n, size, size, 3)
         "The squares of a table's films, in its order"
         return self.array[self.rows(df)]
+
+# %% ../nbs/06_presize.ipynb #bf6a33c3
+@patch
+def batch(self:PresizedFilms,
+    rows # Where the films lie, as `rows` says
+) -> torch.Tensor: # uint8, shape (n, C, size, size), where the array is
+    "A batch of squares"
+    x = torch.from_numpy(self.array[rows]) if isinstance(self.array, np.ndarray) else self.array[torch.as_tensor(rows, device=self.array.device)]
+    return x[:,None] if x.ndim == 3 else x.permute(0, 3, 1, 2)
+
+@patch
+def to(self:PresizedFilms,
+    device # Such as 'cuda'
+) -> PresizedFilms: # These films alone, in the memory of `device`
+    "Copy the squares to a device"
+    array = torch.empty((len(self), *self.array.shape[1:]), dtype=torch.uint8, device=device)
+    for i in range(0, len(self), 1000): array[i:i+1000] = torch.from_numpy(self.array[self.slots.to_numpy()[i:i+1000]]).to(device)
+    return PresizedFilms(array, pd.Series(np.arange(len(self)), self.slots.index))
 
 # %% ../nbs/06_presize.ipynb #8f1988f9
 def _check_settings(size, method, channels):
