@@ -166,7 +166,7 @@ def _make_room(db, folder, shape, digests, n_new, max_bytes):
     while others and need + _size(folder) + sum(map(_size, others)) > max_bytes: _remove(others.pop(0))
     if need + _size(folder) > max_bytes: _compact(db, folder, shape, digests)
 
-# %% ../nbs/06_presize.ipynb #8a0f8912
+# %% ../nbs/06_presize.ipynb #3ec049a5
 class PresizedFilms:
     "Squares of films in one memory map, found by digest"
     def __init__(self,
@@ -176,6 +176,8 @@ class PresizedFilms:
 
     def __len__(self): return len(self.slots)
     def __repr__(self): return f"{len(self):,} films of {' × '.join(map(str, self.array.shape[1:]))}, {len(self)*self.array[:1].nbytes/1e6:,.1f} MB"
+
+    def __reduce__(self): return PresizedFilms, (np.zeros((0, *self.array.shape[1:]), np.uint8), self.slots[:0]) # an exported learner carries no films
 
     def rows(self,
         df # A table of films
