@@ -194,8 +194,9 @@ def _presized(df, item_size, device, cache, method='squish', **_):
     films = presize(df, item_size, method)
     return films.to(device or default_device()) if cache == 'device' else films
 
-def _dataloaders(df, item_size, size, bs, sampler, seed, num_workers, device, cache, **kwargs):
+def _dataloaders(df, item_size, size, bs, sampler, seed, num_workers, device, cache=True, **kwargs):
     "fastai DataLoaders from a table that was checked"
+    _keep_memory()
     df = usable(df)
     _check_splits(df)
     train, block = df[df.split == 'train'].reset_index(drop=True), xray_block(item_size, size, **kwargs)
@@ -231,7 +232,6 @@ def xray_dataloaders(
     _check_splits(usable(df))
     leaks = _leaks(df, on_leak)
     if cache not in (True, False, 'device'): raise ValueError(f"expected cache=True, False or 'device', found {cache!r}")
-    _keep_memory()
     dls = _dataloaders(leaks.df if leaks else df, item_size, size, bs, sampler, seed, num_workers, device, cache, **kwargs)
     dls.leaks = leaks
     return dls
