@@ -1,9 +1,9 @@
 "Plain fastai against ours, measured in turn in one run: `python -m benchmarks --films FOLDER`. Writes a JSON and a figure."
 import argparse, hashlib, json, os, platform, subprocess, sys, tempfile, threading, time
 from pathlib import Path
-import matplotlib.pyplot as plt, numpy as np, pandas as pd, torch
+import numpy as np, pandas as pd, torch
 from fastai.vision.all import CategoryBlock, DataBlock, IndexSplitter, ImageBlock, PILImage, RandomResizedCropGPU, Resize, Rotate, Zoom
-from fastai.vision.all import get_image_files, parent_label, resnet18, setup_aug_tfms, vision_learner
+from fastai.vision.all import get_image_files, resnet18, setup_aug_tfms, vision_learner
 from PIL import Image
 from torch.utils.data import WeightedRandomSampler
 from pneumo_imbalance.block import xray_dataloaders
@@ -36,8 +36,9 @@ def in_turn(fns, repeats, per):
 def plain_loaders(df, bs, workers):
     "The DataBlock of the study of 2021"
     files = [Path(o) for o in df.path]
-    block = DataBlock((ImageBlock, CategoryBlock), get_items=lambda _: files, get_y=parent_label, splitter=IndexSplitter(np.flatnonzero(df.split == 'valid')), item_tfms=Resize(460),
-        batch_tfms=[RandomResizedCropGPU(224, min_scale=.75), *setup_aug_tfms([Rotate(), Zoom()])])
+    label = dict(zip(files, df.label))
+    block = DataBlock((ImageBlock, CategoryBlock), get_items=lambda _: files, get_y=label.get, splitter=IndexSplitter(np.flatnonzero(df.split == 'valid')),
+        item_tfms=Resize(460), batch_tfms=[RandomResizedCropGPU(224, min_scale=.75), *setup_aug_tfms([Rotate(), Zoom()])])
     return block.dataloaders('.', bs=bs, num_workers=workers)
 
 def run_through(dl):
@@ -125,7 +126,7 @@ def scaling(df, bs, sizes):
 
 class Peak(threading.Thread):
     "Watches the memory that this process has for itself, the page cache left out"
-    def __init__(self): super().__init__(daemon=True); self.most,self.stop = 0,False
+    most, stop = 0., False
     def run(self):
         while not self.stop:
             anon = next(o for o in Path('/proc/self/status').read_text().splitlines() if o.startswith('RssAnon'))
@@ -134,7 +135,7 @@ class Peak(threading.Thread):
 
 def memory(table, who, bs):
     "Print the most gigabytes that twenty steps of training take"
-    df, watch = pd.read_pickle(table), Peak()
+    df, watch = pd.read_pickle(table), Peak(daemon=True)
     learn = learners(df, bs)[who]
     watch.start()
     batches = iter(learn.dls.train)
@@ -153,7 +154,8 @@ def memories(df, n, bs):
     if not Path('/proc/self/status').exists(): return {}
     with tempfile.TemporaryDirectory() as tmp:
         inflated(df, n, Path(tmp)/'films').to_pickle(table := f'{tmp}/table.pkl')
-        def peak(who): return float(subprocess.run([sys.executable, '-m', 'benchmarks', '--memory', who, '--table', table, '--bs', str(bs)], capture_output=True, text=True, check=True).stdout.split()[-1])
+        cmd = [sys.executable, '-m', 'benchmarks', '--table', table, '--bs', str(bs), '--memory']
+        def peak(who): return float(subprocess.run([*cmd, who], stdout=subprocess.PIPE, text=True, check=True).stdout.split()[-1])
         return {who: peak(who) for who in ('plain', 'ours')}
 
 def samplers(sizes):
@@ -176,8 +178,8 @@ def attempt(fn):
 
 def figure(res, dest):
     "Bars of what a film costs, ours beside plain fastai"
-    pairs = {'decode and shrink': res['decode'], 'later epoch, data alone': res['data'], 'epoch': res['epoch'], 'epoch, body frozen': {'plain': res['epoch']['plain, frozen'], 'ours': res['epoch']['ours, frozen and still']},
-        'scan': res['scan']}
+    frozen = dict(plain=res['epoch']['plain, frozen'], ours=res['epoch']['ours, frozen and still'])
+    pairs = {'decode and shrink': res['decode'], 'later epoch, data alone': res['data'], 'epoch': res['epoch'], 'epoch, body frozen': frozen, 'scan': res['scan']}
     t = pd.DataFrame({k: {who: v[who] for who in ('plain', 'ours')} for k,v in pairs.items()}).T
     ax = t.rename(columns=dict(plain='plain fastai')).plot.barh(logx=True, figsize=(7, 3.4), color=['.7', 'C0'])
     for i,(p,o) in enumerate(t.itertuples(index=False)): ax.text(p*1.1, i, f'{p/o:.3g}×', va='center')
@@ -187,8 +189,17 @@ def figure(res, dest):
 
 def machine():
     "What this ran on"
-    cpu = next((o.split(':')[1].strip() for o in Path('/proc/cpuinfo').read_text().splitlines() if o.startswith('model name')), platform.processor()) if Path('/proc/cpuinfo').exists() else platform.processor()
-    return dict(cpu=cpu, cores=os.cpu_count(), gpu=torch.cuda.get_device_name() if cuda else 'none', torch=torch.__version__, python=platform.python_version())
+    info = Path('/proc/cpuinfo')
+    names = [o.split(':')[1].strip() for o in info.read_text().splitlines() if o.startswith('model name')] if info.exists() else []
+    return dict(cpu=(names or [platform.processor()])[0], cores=os.cpu_count(), gpu=torch.cuda.get_device_name() if cuda else 'none', torch=torch.__version__,
+        python=platform.python_version())
+
+def parts(df, films, args):
+    "Each measurement by name"
+    n = len(df)
+    return dict(scan=lambda: scans(args.scan or films, args.repeats), decode=lambda: decodes(df, args.repeats), data=lambda: data_paths(df, args.bs, args.repeats),
+        epoch=lambda: epochs(df, args.bs, args.repeats), scaling=lambda: scaling(df, args.bs, [n, 4*n, 16*n]), memory_gb=lambda: memories(df, args.many, args.bs),
+        samplers=lambda: samplers(args.sampler_sizes))
 
 def main(args):
     "Measure everything, saying each result as it comes"
@@ -197,15 +208,14 @@ def main(args):
         films = args.films or make_phantoms(f'{tmp}/films', dict(train=dict(NORMAL=40, PNEUMONIA=120)), size=1000)
         df = scan_images(films)
         df['split'] = pd.Categorical(['valid']*8 + ['train']*(len(df) - 8), ['train', 'valid', 'test'])
-        res, n = dict(machine=machine(), films=len(df), pixels=[int(df.width.median()), int(df.height.median())], batch=args.bs), len(df)
-        parts = dict(scan=lambda: scans(args.scan or films, args.repeats), decode=lambda: decodes(df, args.repeats), data=lambda: data_paths(df, args.bs, args.repeats),
-            epoch=lambda: epochs(df, args.bs, args.repeats), scaling=lambda: scaling(df, args.bs, [n, 4*n, 16*n]), memory_gb=lambda: memories(df, args.many, args.bs), samplers=lambda: samplers(args.sampler_sizes))
-        for k,fn in parts.items():
+        res = dict(machine=machine(), films=len(df), pixels=[int(df.width.median()), int(df.height.median())], batch=args.bs)
+        for k,fn in parts(df, films, args).items():
+            if args.only and k not in args.only: continue
             res[k] = fn()
             print(k, json.dumps(res[k]), flush=True)
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out/'speed.json').write_text(json.dumps(res, indent=1))
-    figure(res, args.out/'speed.png')
+    if not args.only: figure(res, args.out/'speed.png')
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(prog='python -m benchmarks', description=__doc__)
@@ -216,6 +226,7 @@ if __name__ == '__main__':
     parser.add_argument('--repeats', type=int, default=5, help='runs that each median is taken of')
     parser.add_argument('--many', type=int, default=5216, help='films for the measure of memory')
     parser.add_argument('--sampler-sizes', type=float, nargs='*', default=[1e4, 1e5, 1e6, 1e7, 1e8], help='rows for the measure of samplers')
+    parser.add_argument('--only', nargs='*', help='names of measurements, to take those alone')
     parser.add_argument('--memory', help=argparse.SUPPRESS)
     parser.add_argument('--table', help=argparse.SUPPRESS)
     args = parser.parse_args()

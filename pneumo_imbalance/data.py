@@ -9,12 +9,13 @@ __all__ = ['MAX_PIXELS', 'MAX_BYTES', 'SPLITS', 'COLUMNS', 'patient_id', 'open_f
            'cache_folder', 'usable', 'class_counts', 'imbalance_ratio', 'minority_fraction']
 
 # %% ../nbs/01_data.ipynb #734b0c1d
-import hashlib, io, lzma, os, re, shutil, stat, tarfile, threading, warnings, zipfile, zlib
+import hashlib, io, lzma, os, re, shutil, stat, struct, tarfile, threading, warnings, zipfile, zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path, PurePosixPath
 
 import numpy as np, pandas as pd
+from fastcore.basics import chunked
 from PIL import ExifTags, Image, ImageOps
 
 from .phantom import track, _check_dest, _deliver
@@ -28,7 +29,7 @@ def patient_id(
 ) -> str: # The patient's key; a film whose name tells nothing is a patient of its own
     "Whose film is this, judged by its path?"
     if callable(pattern): return str(pattern(path))
-    name = PurePosixPath(Path(path).as_posix()).with_suffix('').as_posix()
+    name = os.path.splitext(os.fspath(path))[0].replace(os.sep, '/')
     m = re.search(pattern or _kaggle, name)
     if m is None: return name
     return m[1] if m.re.groups else m[0]
@@ -77,8 +78,22 @@ def open_film(
 _suffixes = ['.jpeg', '.jpg', '.png', '.bmp', '.tif', '.tiff', '.webp']
 _big = threading.Lock()
 
+def _jpeg_head(data):
+    "Width, height and mode of a plain JPEG that is there to its end mark; None for any other"
+    if data[:2] != b'\xff\xd8' or data[-2:] != b'\xff\xd9': return None
+    i = 2
+    while i + 9 < len(data) and data[i] == 0xff and data[i+1] != 0xe1: # E1: EXIF, which may turn the picture
+        if 0xc0 <= data[i+1] <= 0xc2:
+            h, w, n = struct.unpack_from('>HHB', data, i + 5)
+            return (w, h, {1: 'L', 3: 'RGB'}[n]) if w*h and n in (1, 3) else None
+        i += 2 + (data[i+2] << 8 | data[i+3])
+    return None
+
 def _measure(data):
-    "Width, height (upright) and colour mode of an image file's bytes, decoded to the end"
+    "Width, height (upright) and colour mode of an image file's bytes; what isn't a plain JPEG is decoded to the end"
+    if head := _jpeg_head(data):
+        _check_size(*head[:2])
+        return head
     with _opened(io.BytesIO(data)) as im:
         (w, h), mode, n = im.size, im.mode, getattr(im, 'n_frames', 1)
         if n > 1 and im.format != 'MPO': raise ValueError(f"more than one picture ({n})")
@@ -103,7 +118,7 @@ def _bytes(path):
     kind = os.stat(path)
     if not stat.S_ISREG(kind.st_mode): raise ValueError('not a regular file')
     if kind.st_size > MAX_BYTES: raise ValueError(f"too large ({kind.st_size/1e9:.1f} GB)")
-    with _big if kind.st_size > 1e8 else nullcontext(): return Path(path).read_bytes()
+    with _big if kind.st_size > 1e8 else nullcontext(), open(path, 'rb') as f: return f.read()
 
 def _read_film(path):
     "What the table says of one file: width, height, mode, bytes, digest, problem"
@@ -123,7 +138,8 @@ def _read_films(
 ) -> pd.DataFrame: # A row a file, in the order of `paths`
     "Read every file once, in parallel"
     with ThreadPoolExecutor(n_workers or os.cpu_count()) as ex:
-        return pd.DataFrame(list(track(ex.map(_read_film, paths), desc='reading films', total=len(paths))))
+        parts = ex.map(lambda part: [_read_film(o) for o in part], chunked(paths, 32))
+        return pd.DataFrame(list(track((o for part in parts for o in part), desc='reading films', total=len(paths))))
 
 # %% ../nbs/01_data.ipynb #4aaa03b3
 SPLITS = ['train', 'valid', 'test']
@@ -162,7 +178,10 @@ def _printable(s): return os.fsencode(s).decode('utf-8', 'backslashreplace')
 
 def _image_files(path):
     "Image files below `path` as sorted relative paths, and how many hidden ones were left out"
-    found = [PurePosixPath(Path(d, f).relative_to(path).as_posix()) for d,fs in _folders(path) for f in fs if Path(f).suffix.lower() in _suffixes]
+    found = []
+    for d,fs in _folders(path):
+        rel = PurePosixPath(Path(d).relative_to(path).as_posix())
+        found += [rel/f for f in fs if os.path.splitext(f)[1].lower() in _suffixes]
     return sorted(o for o in found if not _hidden(o)), sum(map(_hidden, found))
 
 # %% ../nbs/01_data.ipynb #8fb15262
@@ -234,7 +253,8 @@ def scan_images(
     "Scan a folder tree into the table of films and say what was left out"
     path = _check_folder(path)
     files, n_hidden = _image_files(path)
-    places = [_split_label(f, path.resolve().name) for f in files]
+    root = path.resolve().name
+    places = [_split_label(f, root) for f in files]
     _check_found(path, files, [o[1] for o in places])
     df = pd.DataFrame(dict(path=[str(path/f) for f in files], split=[o[0] for o in places], label=_one_spelling([o[1] for o in places]),
         patient=[patient_id(str(f), patient) for f in files]))
