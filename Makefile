@@ -12,7 +12,7 @@ else
 unexport CHEST_XRAY
 endif
 
-.PHONY: help demo test nbs docs clean
+.PHONY: help demo test bench nbs docs clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -22,6 +22,9 @@ demo: .venv/.installed  ## Install, then a small study on generated films; ends 
 
 test: .venv/.installed-dev  ## Every check: export, style, pytest, wheel, notebooks (STRICT=1: stored outputs too)
 	@$(BIN)/python tools/check.py $(if $(STRICT),--strict)
+
+bench: .venv/.installed  ## Measure this machine beside plain fastai, some ten minutes (ARGS='--films FOLDER': your films)
+	$(BIN)/python -m benchmarks $(ARGS)
 
 nbs: .venv/.installed-dev  ## After editing notebooks: export, run and save outputs, clean, README, style (NB=nbs/01_data.ipynb: run that one)
 	$(BIN)/nbdev-export

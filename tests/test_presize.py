@@ -1,0 +1,106 @@
+"Presized films when processes are killed, meet, or find the disk full; and the loaders they feed."
+import os, signal, subprocess, sys, time
+import numpy as np, pandas as pd, pytest, torch
+from fastai.torch_core import set_seed
+from pneumo_imbalance.block import xray_dataloaders
+from pneumo_imbalance.data import open_film, scan_images
+from pneumo_imbalance.phantom import make_phantoms
+from pneumo_imbalance.presize import presize
+from pneumo_imbalance.split import split_valid
+
+@pytest.fixture(scope='module')
+def films(tmp_path_factory):
+    "The pickled table of a few hundred phantoms"
+    d = tmp_path_factory.mktemp('films')
+    split_valid(scan_images(make_phantoms(d/'xray', dict(train=dict(NORMAL=150, PNEUMONIA=430), test=dict(NORMAL=8, PNEUMONIA=12)), size=64))).to_pickle(d/'df.pkl')
+    return d/'df.pkl'
+
+build = """
+import resource, sys, time
+import pandas as pd
+import pneumo_imbalance.presize as m
+read, wait, limit = m._read_square, float(sys.argv[2]), int(sys.argv[3])
+def slowly(*args):
+    time.sleep(wait)
+    return read(*args)
+m._read_square = slowly
+if limit:
+    import signal
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+films = m.presize(pd.read_pickle(sys.argv[1]), size=48, channels=1, n_workers=2)
+print(len(films))
+"""
+
+def builder(films, cache, wait=0., limit=0):
+    "A process that presizes the films of a table"
+    env = dict(os.environ, PNEUMO_CACHE=str(cache), TQDM_DISABLE='1')
+    return subprocess.Popen([sys.executable, '-c', build, str(films), str(wait), str(limit)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+def check(films, cache, monkeypatch):
+    "All squares are there, once, and right"
+    monkeypatch.setenv('PNEUMO_CACHE', str(cache))
+    df = pd.read_pickle(films)
+    made = presize(df, size=48, channels=1)
+    assert len(made) == df.digest.nunique() and made.slots.is_unique
+    want = np.stack([np.asarray(open_film(o, least=48).resize((48, 48), 2)) for o in df.path])
+    assert (made[df] == want).all()
+    return made
+
+def test_killed_half_way_goes_on(films, tmp_path, monkeypatch):
+    p, store = builder(films, tmp_path, wait=.01), tmp_path/'presized/48-squish-1'
+    while not (store/'films-0.bin').exists() or not (store/'films-0.bin').stat().st_size: time.sleep(.02)
+    time.sleep(.3)
+    p.send_signal(signal.SIGKILL)
+    p.wait()
+    kept = (store/'films-0.bin').stat().st_size//48**2
+    assert 0 < kept < 600
+    before = (store/'films-0.bin').read_bytes()[:256*48**2]
+    check(films, tmp_path, monkeypatch)
+    assert (store/'films-0.bin').read_bytes()[:256*48**2] == before
+
+def test_two_at_once_build_once(films, tmp_path, monkeypatch):
+    both = [builder(films, tmp_path, wait=.003) for _ in range(2)]
+    outs = [p.communicate(timeout=120) for p in both]
+    assert [p.returncode for p in both] == [0, 0], outs
+    made = check(films, tmp_path, monkeypatch)
+    assert (tmp_path/'presized/48-squish-1/films-0.bin').stat().st_size == len(made)*48**2
+
+@pytest.mark.skipif(os.name != 'posix', reason='this system has no limit on file sizes to stand for a full disk')
+def test_full_disk_is_one_sentence(films, tmp_path, monkeypatch):
+    p = builder(films, tmp_path, limit=300*48**2)
+    err = p.communicate(timeout=120)[1].strip().splitlines()
+    assert p.returncode == 1 and 'expected to keep 600 presized films' in err[-1] and 'free some space' in err[-1], err
+    check(films, tmp_path, monkeypatch)
+
+@pytest.fixture
+def both_ways(films, tmp_path, monkeypatch):
+    "Loaders of presized films, and of the files"
+    monkeypatch.setenv('PNEUMO_CACHE', str(tmp_path))
+    df = pd.read_pickle(films)
+    return df, *(xray_dataloaders(df, item_size=64, size=48, bs=50, num_workers=0, device='cpu', cache=o, on_leak='ignore') for o in (True, False))
+
+def test_same_tensors_either_way(both_ways):
+    df, fast, slow = both_ways
+    for split in ('train', 'valid'):
+        set_seed(7)
+        a = list(getattr(fast, split))
+        set_seed(7)
+        b = list(getattr(slow, split))
+        assert len(a) == len(b)
+        assert all(torch.equal(y, z) and torch.allclose(x, w, atol=.05) for (x,y),(w,z) in zip(a, b))
+    test = df[df.split == 'test']
+    assert torch.allclose(fast.test_dl(test).one_batch()[0], slow.test_dl(test).one_batch()[0], atol=.05)
+
+def test_distributed_shards_are_disjoint(both_ways):
+    "Two ranks of fastai's DistributedDL see every training film, batches made from the map"
+    from fastai.distributed import DistributedDL
+    train = both_ways[1].train
+    class Shard(DistributedDL):
+        def _broadcast(self, t, rank): return t
+    order = np.random.default_rng(0).permutation(train.n).tolist()
+    train.get_idxs = lambda: order
+    seen = [list(Shard(train, rank=r, world_size=2).get_idxs()) for r in range(2)]
+    assert set(seen[0]) | set(seen[1]) == set(range(train.n)) and len(set(seen[0]) & set(seen[1])) <= 1
+    x, y = next(iter(Shard(train, rank=0, world_size=2)))
+    assert len(x) in (25, 50) and x.shape[1:] == (3, 48, 48)
