@@ -168,7 +168,7 @@ class PresizedDL(SampledDL):
         if self.slots is None: return (yield from super().__iter__())
         self.randomize()
         self.before_iter()
-        for b in _ahead(self.create_batches(self.get_idxs())): yield self.after_batch(to_device(b, self.device))
+        for b in _ahead(self.create_batches(self.get_idxs())): yield self.after_batch(to_device(b, self.device, non_blocking=True))
         self.after_iter()
 
 # %% ../nbs/07_block.ipynb #7c37bed4

@@ -29,9 +29,9 @@ def _check_ratio(ratio):
 def _train_rows(df):
     "Positions of the training films of each class"
     df = usable(df)
-    rows = {k: np.flatnonzero((df.split == 'train') & (df.label == k)) for k in sorted(set(df.label.dropna()))}
+    rows = {k: np.flatnonzero((df.split == 'train') & (df.label == k)) for k in sorted(df.label.dropna().unique())}
     rows = {k: v for k,v in rows.items() if len(v)}
-    if not rows: raise ValueError(f"expected training films to resample, found the splits {sorted(set(df.split))}; only rows of split 'train' are ever repeated or left out")
+    if not rows: raise ValueError(f"expected training films to resample, found the splits {sorted(df.split.unique())}; only rows of split 'train' are ever repeated or left out")
     if len(rows) < 2: raise ValueError(f"expected training films of two or more classes, found only {list(rows)}; there is nothing to balance")
     return rows
 
@@ -82,10 +82,18 @@ class BalancedSampler(Sampler):
         df, # The training rows of a table of films
         seed=42 # Start of the sampler's own generator
     ):
-        other = sorted(set(usable(df).split) - {'train'})
+        other = sorted(set(usable(df).split.unique()) - {'train'})
         if other: raise ValueError(f"expected training rows only, found rows of the splits {other}; pass df[df.split == 'train']")
-        self.rows,self.rng = _train_rows(df),np.random.default_rng(seed)
+        kind = np.int32 if len(df) < 2**31 else np.int64
+        self.rows,self.rng = {k: v.astype(kind) for k,v in _train_rows(df).items()},np.random.default_rng(seed)
         self.n = max(map(len, self.rows.values()))
 
+    def epoch(self) -> np.ndarray: # Positions of the rows, int32, shape (classes × films of the largest class,)
+        "Draw one epoch"
+        out = np.empty(len(self), next(iter(self.rows.values())).dtype)
+        for o,v in zip(out.reshape(-1, self.n), self.rows.values()): o[:] = _repeat(v, self.n, self.rng)
+        self.rng.shuffle(out)
+        return out
+
     def __len__(self): return self.n*len(self.rows)
-    def __iter__(self): return iter(self.rng.permutation(np.concatenate([_repeat(v, self.n, self.rng) for v in self.rows.values()])).tolist())
+    def __iter__(self): return (i for part in np.array_split(self.epoch(), len(self)//65536 + 1) for i in part.tolist())
