@@ -6,6 +6,7 @@ from pneumo_imbalance.block import xray_dataloaders
 from pneumo_imbalance.data import open_film, scan_images
 from pneumo_imbalance.phantom import make_phantoms
 from pneumo_imbalance.presize import presize
+from pneumo_imbalance.sampling import BalancedSampler
 from pneumo_imbalance.split import split_valid
 
 @pytest.fixture(scope='module')
@@ -92,15 +93,30 @@ def test_same_tensors_either_way(both_ways):
     test = df[df.split == 'test']
     assert torch.allclose(fast.test_dl(test).one_batch()[0], slow.test_dl(test).one_batch()[0], atol=.05)
 
-def test_distributed_shards_are_disjoint(both_ways):
-    "Two ranks of fastai's DistributedDL see every training film, batches made from the map"
+def halves(seen, whole):
+    "Two ranks share a list between them"
+    return set(seen[0]) | set(seen[1]) == set(whole) and len(set(seen[0]) & set(seen[1])) <= len(whole) % 2
+
+def test_distributed_shards_are_disjoint(both_ways, monkeypatch):
+    "Two ranks of fastai's `to_distributed` share an epoch, their batches made from the map"
     from fastai.distributed import DistributedDL
     train = both_ways[1].train
-    class Shard(DistributedDL):
-        def _broadcast(self, t, rank): return t
-    order = np.random.default_rng(0).permutation(train.n).tolist()
+    monkeypatch.setattr(DistributedDL, '_broadcast', lambda self, t, rank: t)
+    order = train.rng.sample(range(train.n), train.n)
     train.get_idxs = lambda: order
-    seen = [list(Shard(train, rank=r, world_size=2).get_idxs()) for r in range(2)]
-    assert set(seen[0]) | set(seen[1]) == set(range(train.n)) and len(set(seen[0]) & set(seen[1])) <= 1
-    x, y = next(iter(Shard(train, rank=0, world_size=2)))
-    assert len(x) in (25, 50) and x.shape[1:] == (3, 48, 48)
+    shards = [DistributedDL(train, rank=r, world_size=2) for r in range(2)]
+    assert halves([o.get_idxs() for o in shards], order)
+    x, y = next(iter(shards[0]))
+    assert x.shape == (50, 3, 48, 48) and y.tolist() == [train.items.label.cat.codes.iloc[i] for i in order[:50]]
+
+def test_balanced_sampler_under_accelerate(films):
+    "Two processes of accelerate share each balanced epoch, and the next one differs"
+    from accelerate.data_loader import prepare_data_loader
+    df = pd.read_pickle(films)
+    df = df[df.split == 'train']
+    def batches(sampler): return torch.utils.data.DataLoader(torch.arange(len(df)), batch_size=20, sampler=sampler)
+    ranks = [prepare_data_loader(batches(BalancedSampler(df, seed=3)), num_processes=2, process_index=r, put_on_device=False) for r in range(2)]
+    plain = batches(BalancedSampler(df, seed=3))
+    for _ in range(2):
+        want, got = [o.tolist() for o in plain], [[o.tolist() for o in rank] for rank in ranks]
+        assert [o for pair in zip(*got) for o in pair][:len(want)-1] == want[:-1] # accelerate fills the last batch up
