@@ -1,9 +1,12 @@
 "Plain fastai against ours, measured in turn in one run: `python -m benchmarks --films FOLDER`. Writes a JSON and a figure."
 import argparse, hashlib, json, os, platform, subprocess, sys, tempfile, threading, time
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from multiprocessing import get_context
 from pathlib import Path
 import numpy as np, pandas as pd, torch
-from fastai.vision.all import CategoryBlock, DataBlock, IndexSplitter, ImageBlock, PILImage, RandomResizedCropGPU, Resize, Rotate, Zoom
-from fastai.vision.all import get_image_files, resnet18, setup_aug_tfms, vision_learner
+from fastai.vision.all import Callback, CancelValidException, CategoryBlock, DataBlock, IndexSplitter, ImageBlock, PILImage, RandomResizedCropGPU
+from fastai.vision.all import Resize, Rotate, Zoom, get_image_files, resnet18, setup_aug_tfms, vision_learner
 from PIL import Image
 from torch.utils.data import WeightedRandomSampler
 from pneumo_imbalance.block import xray_dataloaders
@@ -74,43 +77,59 @@ def decodes(df, repeats):
 def data_paths(df, bs, repeats):
     "Film to normalised batch of 224, a later epoch"
     plain, many = plain_loaders(df, bs, 0).train, plain_loaders(df, bs, os.cpu_count()).train
-    ours = xray_dataloaders(df, bs=bs, on_leak='ignore').train
-    few = in_turn(dict(plain=lambda: run_through(plain), **{'plain, a worker a core': lambda: run_through(many)}), max(1, repeats//2), plain.n)
-    return few | in_turn(dict(ours=lambda: run_through(ours)), 3*repeats, ours.n)
+    n = len(plain)*bs # the last films, too few for a batch, are left out on both sides
+    res = in_turn({'plain': lambda: run_through(plain), 'plain, a worker a core': lambda: run_through(many)}, repeats, n)
+    ours = xray_dataloaders(df, bs=bs, on_leak='ignore').train # only now, for it tells the C library to keep memory
+    return res | in_turn(dict(ours=lambda: run_through(ours)), 3*repeats, n)
 
-def learners(df, bs, workers=0):
-    "The study's learner, and ours"
-    plain = vision_learner(plain_loaders(df, bs, workers), resnet18, pretrained=False)
-    return dict(plain=plain, ours=xray_learner(xray_dataloaders(df, bs=bs, on_leak='ignore'), pretrained=False))
+def learner(df, bs, who, workers=0):
+    "The study's learner, or ours"
+    if who == 'plain': return vision_learner(plain_loaders(df, bs, workers), resnet18, pretrained=False)
+    return xray_learner(xray_dataloaders(df, bs=bs, on_leak='ignore'), pretrained=False)
 
 def stage(learn, frozen):
     learn.freeze() if frozen else learn.unfreeze()
     learn.create_opt()
 
-def fit(learn, frozen, still=False):
-    "One epoch"
+def fit(learn, frozen, still):
+    "One epoch, validation left out"
     stage(learn, frozen)
-    with learn.no_bar(), learn.no_logging(), _still(learn.model[0], still): learn.fit(1, 1e-3)
+    with learn.no_bar(), learn.no_logging(), _still(learn.model[0], still): learn.fit(1, 1e-3, cbs=NoValidation())
 
-def steps(learn, frozen, still, batch, n):
+def steps(learn, frozen, still):
     "As many steps on a ready batch as an epoch has"
+    bs = learn.dls.train.bs
+    batch = torch.randn(bs, 3, 224, 224, device=learn.dls.device), torch.randint(2, (bs,), device=learn.dls.device)
     stage(learn, frozen)
     learn.model.train()
     with _still(learn.model[0], still), torch.autocast('cuda', torch.bfloat16, enabled=hasattr(learn, 'mixed_precision')):
-        for _ in range(n):
+        for _ in range(len(learn.dls.train)):
             learn.loss_func(learn.model(batch[0]), batch[1]).backward()
             learn.opt.step()
             learn.opt.zero_grad()
 
+class NoValidation(Callback):
+    def before_validate(self): raise CancelValidException
+
+held = {}
+
+def hold(df, bs, who): held['learn'] = learner(df, bs, who, os.cpu_count() if cuda else 0)
+
+def timed(kind, frozen, still): return seconds(lambda: dict(epoch=fit, alone=steps)[kind](held['learn'], frozen, still))
+
 def epochs(df, bs, repeats):
-    "Whole epochs, and their computing alone"
-    device, n = 'cuda' if cuda else 'cpu', (df.split == 'train').sum()
-    batch = torch.randn(bs, 3, 224, 224, device=device), torch.randint(2, (bs,), device=device)
-    nets, fns = learners(df, bs, os.cpu_count() if cuda else 0), {}
-    for name,who,frozen,still in (('plain', 'plain', False, False), ('ours', 'ours', False, False), ('plain, frozen', 'plain', True, False), ('ours, frozen and still', 'ours', True, True)):
-        fns[name] = lambda a=(nets[who], frozen, still): fit(*a)
-        fns[f'{name}: computing alone'] = lambda a=(nets[who], frozen, still): steps(*a, batch, round(n/bs))
-    return in_turn(fns, repeats, n)
+    "Whole epochs of 512 films, and their computing alone: plain fastai and ours in a process each, so that what one sets doesn't help the other"
+    with tempfile.TemporaryDirectory() as tmp, ExitStack() as stack:
+        many = inflated(df, 520, Path(tmp)/'films')
+        def pool(who): return stack.enter_context(ProcessPoolExecutor(1, get_context('spawn'), hold, (many, bs, who)))
+        pools, jobs, took = {who: pool(who) for who in ('plain', 'ours')}, {}, {}
+        for who in pools:
+            for frozen in (False, True):
+                name, args = who + ', frozen'*frozen + ' and still'*(frozen and who == 'ours'), (frozen, frozen and who == 'ours')
+                jobs |= {name: (who, 'epoch', *args), f'{name}: computing alone': (who, 'alone', *args)}
+        for i in range(repeats + 1):
+            for k,(who,*args) in jobs.items(): took.setdefault(k, []).append(pools[who].submit(timed, *args).result())
+    return {k: round(float(np.median(v[1:]))/512*1e3, 4) for k,v in took.items()}
 
 def inflated(df, n, dest):
     "A table of `n` films: copies of those in `df`, each with bytes of its own behind the picture"
@@ -128,7 +147,7 @@ def scaling(df, bs, sizes):
             clear_presized()
             first = seconds(lambda: presize(many.head(n)))
             dl = xray_dataloaders(many.head(n), bs=bs, on_leak='ignore').train
-            out[n] = dict(first=round(first/n*1e3, 3), **in_turn(dict(later=lambda: run_through(dl)), 3, dl.n))
+            out[n] = dict(first=round(first/n*1e3, 3), **in_turn(dict(later=lambda: run_through(dl)), 5, len(dl)*bs))
     return out
 
 class Peak(threading.Thread):
@@ -143,7 +162,7 @@ class Peak(threading.Thread):
 def memory(table, who, bs):
     "Print the most gigabytes that twenty steps of training take"
     df, watch = pd.read_pickle(table), Peak(daemon=True)
-    learn = learners(df, bs)[who]
+    learn = learner(df, bs, who)
     watch.start()
     batches = iter(learn.dls.train)
     stage(learn, False)
