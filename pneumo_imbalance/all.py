@@ -10,4 +10,5 @@ from .block import *
 from .train import *
 from .evaluate import *
 from .interpret import *
+from .remedy import *
 from .study import *

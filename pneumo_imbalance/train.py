@@ -8,9 +8,9 @@ Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/train.html.md"""
 __all__ = ['set_seed', 'weighted_loss', 'xray_learner', 'plot_lr_find', 'plot_history']
 
 # %% ../nbs/08_train.ipynb #0e78dc6a
-from .sampling import class_weights
+from .sampling import BalancedSampler, class_weights
 
-import io, os
+import io, os, warnings
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from copy import deepcopy
 from difflib import get_close_matches
@@ -83,7 +83,10 @@ def _metrics(n_classes):
 def weighted_loss(
     dls # DataLoaders of a table of films
 ) -> CrossEntropyLossFlat: # Cross-entropy in which each class has its inverse-frequency weight
-    "A loss in which rare classes weigh more: pass it as `loss_func`"
+    "A loss in which rare classes weigh more: pass it as `loss_func`; warns if a sampler balances the classes already"
+    sampler = getattr(dls.train, 'sampler', None)
+    if isinstance(getattr(sampler, 'sampler', sampler), BalancedSampler):
+        warnings.warn("The sampler balances the classes already: with class weights as well, the rare ones count twice over. Use one of the two.", stacklevel=2)
     weight = class_weights(dls.train.items)[list(dls.vocab)]
     return CrossEntropyLossFlat(weight=torch.tensor(weight.to_numpy(), dtype=torch.float, device=dls.device))
 
