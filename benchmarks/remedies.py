@@ -1,8 +1,7 @@
 "The comparison of remedies on a folder of films: `python -m benchmarks.remedies --films FOLDER`. Writes runs.csv, summary.csv, differences.csv and run.json."
-import argparse, datetime, json, platform, time
+import argparse, datetime, json
 from importlib.metadata import version
 from pathlib import Path
-import torch
 from benchmarks.__main__ import machine
 from pneumo_imbalance.data import scan_images
 from pneumo_imbalance.remedy import compare_remedies
@@ -12,13 +11,13 @@ ISSUE = ['none', 'oversample', 'oversample_epoch', 'undersample', 'weights', 'fo
 
 def main(args):
     "Split by patient, train every remedy with every seed, score the test films at the end"
-    start = time.monotonic()
     df = split_valid(scan_images(args.films))
     settings = dict(frozen=0, unfrozen=args.epochs, lr_unfrozen=args.lr, size=args.size, item_size=args.item_size, bs=args.bs, pretrained=False)
     names = [*args.remedies, 'none+threshold']
     c = compare_remedies(df, names, args.seeds, args.runs, args.jobs, n_boot=2000, **settings)
     c.save(args.out)
-    took = dict(hours=round((time.monotonic() - start)/3600, 2), date=str(datetime.date.today()), jobs=args.jobs, seeds=args.seeds, remedies=names)
+    hours = sum(json.loads(o.read_text())['seconds'] for o in args.runs.glob('*-*.json'))/3600
+    took = dict(training_hours=round(hours, 2), date=str(datetime.date.today()), jobs=args.jobs, seeds=args.seeds, remedies=names)
     films = {s: {k: int(((df.split == s) & (df.label == k)).sum()) for k in sorted(df.label.unique())} for s in ('train', 'valid', 'test')}
     packages = {k: version(k) for k in ('fastai', 'torchvision', 'numpy')}
     (args.out/'run.json').write_text(json.dumps(dict(machine=machine(), **took, arch='resnet18', films=films, settings=settings, packages=packages), indent=1) + '\n')

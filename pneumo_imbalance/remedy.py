@@ -8,17 +8,18 @@ Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/remedy.html.md"""
 __all__ = ['REMEDIES', 'CHOSEN', 'FOREST', 'remedy', 'LogitAdjustedLoss', 'PriorShift', 'fit_remedy', 'induce_imbalance',
            'Comparison', 'compare_remedies', 'plot_remedies']
 
-# %% ../nbs/11_remedy.ipynb #5de58a83
+# %% ../nbs/11_remedy.ipynb #aaec6273
 from .phantom import track
 from .data import usable
 from .sampling import BalancedSampler, StepSampler, UndersampledSampler, class_prior, oversample
 from .presize import presize
 from .block import _dataloaders, _leaks
-from .train import _quiet, _still, set_seed, weighted_loss, xray_learner
+from .train import _epochs, _quiet, _still, set_seed, weighted_loss, xray_learner
 from .evaluate import METRICS, _code, _measure, _patients, _read, _resamples, choose_threshold, correct_prior, predict
 
-import hashlib, inspect, json, warnings
+import hashlib, inspect, json, os, warnings
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -129,14 +130,19 @@ def _mixup_balanced(df, seed):
     "Pairs of films of balanced epochs are mixed, α = .4 (Zhang et al. 2018; after Galdran et al. 2021)"
     return dict(sampler=BalancedSampler, cbs=[MixUp(.4)])
 
-# %% ../nbs/11_remedy.ipynb #63dc7d41
-def _recipe(df, name, seed):
-    "What the remedy `name` does otherwise, and whether `+threshold` follows"
+# %% ../nbs/11_remedy.ipynb #4196c843
+def _recipe_name(name):
+    "The remedy and what follows its +, if there are such"
     base, _, more = name.partition('+')
     if base not in REMEDIES or more not in ('', 'threshold'):
         raise ValueError(f"expected one of {', '.join(REMEDIES)}, with or without +threshold, found {name!r}; add your own with @remedy")
-    return dict(df=df, sampler=None, loss=lambda dls: None, cbs=[], finish=False, prior=None) | REMEDIES[base](df, seed), bool(more)
+    return base, more
 
+def _recipe(df, name, seed):
+    "What the remedy `name` does otherwise"
+    return dict(df=df, sampler=None, loss=lambda dls: None, cbs=[], finish=False, prior=None) | REMEDIES[_recipe_name(name)[0]](df, seed)
+
+# %% ../nbs/11_remedy.ipynb #d6ec3c7a
 def _shuffled(train, seed): return RandomSampler(range(len(train)), generator=torch.Generator().manual_seed(seed))
 
 def _in_steps(sampler, n): return lambda train, seed: StepSampler((sampler or _shuffled)(train, seed=seed), n)
@@ -150,7 +156,7 @@ def _effective_prior(recipe, train, loss, seed):
     if weight is not None: shares = shares*weight.cpu().numpy()
     return shares/shares.sum()
 
-# %% ../nbs/11_remedy.ipynb #7bcffdee
+# %% ../nbs/11_remedy.ipynb #5d122261
 def _made(df, recipe, seed, size, item_size, bs, num_workers, cache, **kwargs):
     "A learner as a recipe wants it, untrained"
     n = max((usable(df).split == 'train').sum()//bs, 1)*bs
@@ -167,11 +173,12 @@ def _finish(learn, epochs, lr, seed):
     train.sampler = _in_steps(None, len(train.sampler))(train.items, seed)
     learn.freeze()
     with _still(learn.model[0], True), _quiet(learn): learn.fit_one_cycle(epochs, lr)
+    learn.history = pd.concat([learn.history, _epochs(learn, 'head', lr)], ignore_index=True)
 
-# %% ../nbs/11_remedy.ipynb #2422c037
+# %% ../nbs/11_remedy.ipynb #1da53f34
 def _fitted(df, name, frozen, unfrozen, lr_frozen, lr_unfrozen, seed, **kwargs):
     "`fit_remedy` on a table that was checked"
-    recipe, threshold = _recipe(df, name, seed)
+    recipe, threshold = _recipe(df, name, seed), _recipe_name(name)[1]
     learn = _made(df, recipe, seed, **kwargs)
     last = max(unfrozen//4, 1) if recipe['finish'] else 0
     if last and unfrozen < 2: raise ValueError(f"expected at least 2 unfrozen epochs for {name}, the last of them for the head, found {unfrozen}")
@@ -202,7 +209,8 @@ def fit_remedy(
     **kwargs # For `xray_learner`: arch, pretrained, weights, …
 ) -> Learner: # Trained; `prior` is the effective prior, `history` the epochs
     "Train with a remedy for imbalance, for as many steps as without"
-    leaks, _ = _leaks(df, on_leak), _recipe(usable(df), name, seed)
+    _recipe_name(name)
+    leaks = _leaks(df, on_leak)
     data = dict(size=size, item_size=item_size, bs=bs, num_workers=num_workers, cache=cache)
     return _fitted(usable(leaks.df if leaks else df), name, frozen, unfrozen, lr_frozen, lr_unfrozen, seed, **data, **kwargs)
 
@@ -255,17 +263,26 @@ def _claim(out, df, settings):
     if other: raise ValueError(f"expected runs of these films and settings in {out}, found others ({', '.join(sorted(other))} differ); pass another folder with out=")
     _write(out/'settings.json', json.dumps(now, indent=1))
 
-# %% ../nbs/11_remedy.ipynb #c7452ece
+# %% ../nbs/11_remedy.ipynb #5d9081df
 _kept = ['path', 'split', 'label', 'patient', 'predicted']
+
+@contextmanager
+def _without_bars():
+    "No bars but that of all runs together, which tells the time left"
+    was, os.environ['IN_TEST'] = os.environ.get('IN_TEST'), '1'
+    try: yield
+    finally: os.environ.pop('IN_TEST') if was is None else os.environ.update(IN_TEST=was)
 
 def _run(df, name, fn, seed, out, settings):
     "Train one remedy with one seed and write its predictions: their file is the sign that it is done"
     REMEDIES[name], start = fn, monotonic()
-    learn = _fitted(df, name, seed=seed, **settings)
-    preds = predict(learn, df[df.split.isin(['valid', 'test'])])
+    with _without_bars():
+        learn = _fitted(df, name, seed=seed, **settings)
+        preds = predict(learn, df[df.split.isin(['valid', 'test'])])
     _write(out/f'{name}-{seed}.json', json.dumps(dict(prior=learn.prior.to_dict(), seconds=round(monotonic() - start, 1))))
     _write(out/f'{name}-{seed}.csv', preds[_kept + [c for c in preds if str(c).startswith('prob_')]].to_csv(index=False))
 
+# %% ../nbs/11_remedy.ipynb #0ebd273c
 def _in_turn(jobs):
     for o in track(jobs, desc='runs'): _run(*o)
 
@@ -391,7 +408,7 @@ def _jobs(df, names, seeds, out, settings):
     bases = dict.fromkeys(o.partition('+')[0] for o in names)
     return [(df, b, REMEDIES[b], s, out, settings) for s,b in product(seeds, bases) if not (out/f'{b}-{s}.csv').exists()]
 
-# %% ../nbs/11_remedy.ipynb #74976b18
+# %% ../nbs/11_remedy.ipynb #8bfe3e70
 def _check_compared(df, seeds):
     "There are seeds, and films of every class in every split"
     n = pd.crosstab(df.split.astype(str), df.label.astype(str))
@@ -414,7 +431,7 @@ def compare_remedies(
     leaks, out = _leaks(df, on_leak), Path(out)
     df, settings = usable(leaks.df if leaks else df).reset_index(drop=True), _settings(kwargs)
     names = list(dict.fromkeys(['none', *(remedies or REMEDIES)]))
-    for o in names: _recipe(df, o, 0)
+    for o in names: _recipe_name(o)
     seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     _check_compared(df, seeds)
     _claim(out, df, settings)

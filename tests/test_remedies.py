@@ -1,9 +1,9 @@
 "Scores, calibration and balancing against independent implementations; intervals against simulated truth; comparisons that are killed, or share the cores."
-import os, signal, subprocess, sys, time
+import signal, subprocess, sys, time
 import numpy as np, pandas as pd, pytest, torch
 from imblearn.over_sampling import RandomOverSampler
 from imblearn.under_sampling import RandomUnderSampler
-from scipy.special import expit, logit
+from scipy.special import expit
 from scipy.stats import norm
 from sklearn import metrics as skm
 from sklearn.linear_model import LogisticRegression
