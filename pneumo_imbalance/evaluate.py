@@ -114,7 +114,7 @@ def _macro(each, y, p, s, w):
 
 def _measure(groups, y, p, s, w):
     "Metrics of each group (a class code, or None for macro), (groups, metrics, B), for codes `y`, `p` (N,) and probabilities `s` (N, K)"
-    each = {i: _one_vs_rest(y==i, p==i, s[:,i], w) for i in groups if i is not None}
+    each = {i: _one_vs_rest(y==i, p==i, s[:,i], w) for i in (range(s.shape[1]) if None in groups else groups)}
     rows = [_macro(each.values(), y, p, s, w) if i is None else each[i] for i in groups]
     return np.array([[r[o] for o in METRICS] for r in rows])
 
