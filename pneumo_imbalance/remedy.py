@@ -240,7 +240,7 @@ def induce_imbalance(
     out = [rng.choice(train[k], len(train[k]) - w, replace=False) for k,w in zip(n.index, want)]
     return df.drop(index=df.index[np.concatenate(out)]).reset_index(drop=True)
 
-# %% ../nbs/11_remedy.ipynb #fa224e88
+# %% ../nbs/11_remedy.ipynb #27119063
 def _settings(kwargs):
     "Arguments of `fit_remedy`, defaults included"
     own = {k: p.default for k,p in inspect.signature(fit_remedy).parameters.items() if p.default is not p.empty and k not in ('name', 'seed', 'on_leak')}
@@ -249,8 +249,12 @@ def _settings(kwargs):
 def _write(file, text):
     "Write a text file whole or not at all"
     part = Path(f'{file}.part')
-    part.write_text(text, encoding='utf-8')
-    part.replace(file)
+    try:
+        part.write_text(text, encoding='utf-8')
+        part.replace(file)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
 
 def _claim(out, df, settings):
     "Make the folder `out`, or see that its runs are of these films and settings"

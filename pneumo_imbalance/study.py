@@ -27,7 +27,7 @@ from .block import _leaks
 from .train import _find_arch, plot_history, plot_lr_find
 from .evaluate import plot_calibration, plot_confusion, plot_decision, plot_pr, plot_roc, predict, score
 from .interpret import plot_grad_cam, plot_worst
-from .remedy import REMEDIES, _fitted, _recipe_name
+from .remedy import REMEDIES, _fitted, _recipe_name, _write as _write_whole
 
 # %% ../nbs/12_study.ipynb #62445da4
 def _shown(df, learn):
@@ -56,14 +56,9 @@ def _write(
     file, # Where the text goes
     text # What it holds
 ):
-    "Write a text file whole or not at all"
-    part = Path(f'{file}.part')
-    try:
-        part.write_text(text, encoding='utf-8')
-        part.replace(file)
-    except OSError as e:
-        part.unlink(missing_ok=True)
-        raise _cannot_write(Path(file).parent, e) from None
+    "Write a text file whole or not at all; raises OSError with one sentence"
+    try: _write_whole(file, text)
+    except OSError as e: raise _cannot_write(Path(file).parent, e) from None
 
 # %% ../nbs/12_study.ipynb #5746e990
 def _out_folder(out, overwrite):
