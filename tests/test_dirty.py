@@ -5,8 +5,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 import numpy as np, pandas as pd, pytest
 from PIL import Image
+from pneumo_imbalance.audit import thumbnails
 from pneumo_imbalance.block import xray_dataloaders
-from pneumo_imbalance.data import extract, open_film, read_table
+from pneumo_imbalance.data import extract, open_film, read_table, scan_images
 from pneumo_imbalance.phantom import make_phantoms, phantom_film
 
 film = phantom_film(1, size=128)
@@ -244,3 +245,12 @@ def test_nothing_is_overwritten(tmp_path):
     (tmp_path/'data/mine.txt').write_text('mine')
     with pytest.raises((ValueError, OSError)): extract(archive, tmp_path/'data')
     assert (tmp_path/'data/mine.txt').read_text() == 'mine' and len(list(tmp_path.iterdir())) == 2
+
+def test_film_that_comes_back_is_seen(tmp_path, monkeypatch, capsys):
+    "A thumbnail that could not be made is not remembered as black"
+    monkeypatch.setenv('PNEUMO_CACHE', str(tmp_path/'cache'))
+    df = scan_images(make_phantoms(tmp_path/'data', dict(train=dict(NORMAL=3, PNEUMONIA=3)), size=64))
+    away = Path(df.path[0]).rename(tmp_path/'away')
+    assert not thumbnails(df)[0].any() and "1 films can't be read now" in capsys.readouterr().out
+    away.rename(df.path[0])
+    assert thumbnails(df)[0].any()
