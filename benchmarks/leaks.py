@@ -12,17 +12,18 @@ def timed(fn, *args):
     out = fn(*args)
     return out, time.perf_counter() - start
 
-def descriptors(df):
-    "The descriptors that the search uses, shape (N, 32)"
-    T = audit.thumbnails(df.drop_duplicates('digest'))
-    sample = np.random.default_rng(0).permutation(len(T))[:2000]
-    return audit._standardised(audit._pooled(T))@audit._projection(T[sample])
+def descriptors(df, copies):
+    "The descriptors that the search uses, shape (N, 32), and how far trimming moves those of some films, shape (copies, 32)"
+    T, rng = audit.thumbnails(df.drop_duplicates('digest')), np.random.default_rng(0)
+    V = audit._projection(T[rng.permutation(len(T))[:2000]])
+    X, films = audit._standardised(audit._pooled(T))@V, rng.integers(len(T), size=copies)
+    return X, audit._standardised(audit._pooled(audit._trimmed(T[films], rng)))@V - X[films]
 
-def many(X, n, copies, rng, h=.5):
-    "`n` descriptors spread as `X` (a smoothed bootstrap), and `copies` of the first of them, moved as re-encoding and trimming moves them"
+def many(X, n, moves, rng, h=.5):
+    "`n` descriptors spread as `X` (a smoothed bootstrap), and copies of the first of them, moved as real ones are"
     mid, sd = X.mean(0), X.std(0)
     Y = mid + (X[rng.integers(len(X), size=n)] - mid + rng.normal(0, h*sd, (n, X.shape[1])))/np.sqrt(1 + h*h)
-    return np.concatenate([Y, Y[:copies] + rng.normal(0, 1.2, (copies, X.shape[1]))]).astype('f4')
+    return np.concatenate([Y, Y[:len(moves)] + moves]).astype('f4')
 
 def peak():
     "Most memory this process has used, in GB"
@@ -34,9 +35,9 @@ def check_films(df):
         report, secs = timed(audit.check_leaks, df, None, 'warn')
         print(f'check_leaks, {how}: {len(df):,} films in {secs:.1f} s, {len(report.table):,} findings, peak {peak():.2f} GB', flush=True)
 
-def search(X, n, copies):
+def search(X, n, moves):
     "Time the search over `n` descriptors, and count the planted copies that it proposes"
-    Y = many(X, n, copies, np.random.default_rng(0))
+    Y, copies = many(X, n, moves, np.random.default_rng(0)), len(moves)
     pairs, secs = timed(audit._candidates, Y)
     found = len(set(map(tuple, pairs)) & {(i, n + i) for i in range(copies)})
     print(f'search: {n:,} descriptors in {secs:.0f} s, {found} of {copies} copies proposed among {len(pairs):,} candidates, peak {peak():.2f} GB', flush=True)
@@ -49,8 +50,8 @@ def main(films, sizes):
         print(f'{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}')
         df = scan_images(films)
         check_films(df)
-        X = descriptors(df)
-        for n in sizes: search(X, n, 1000)
+        X, moves = descriptors(df, 1000)
+        for n in sizes: search(X, n, moves)
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__)

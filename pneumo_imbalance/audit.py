@@ -37,9 +37,9 @@ from .split import wilson_interval
 _side = 64
 
 def _thumbnail(path):
-    "A film as 64×64 gray pixels; black where it can't be read"
+    "A film as 64×64 gray pixels; None where it can't be read"
     try: return np.asarray(open_film(path, least=_side).resize((_side, _side), Image.BOX))
-    except Exception: return np.zeros((_side, _side), np.uint8)
+    except Exception: return None
 
 def _open_store(path):
     "An SQLite connection with our one table"
@@ -65,19 +65,21 @@ def _get(db, digests):
 # %% ../nbs/04_audit.ipynb #0f1362ec
 def _fill(db, films, n_workers):
     "Decode and store the thumbnails that `db` lacks; `films` has a row a digest"
-    known = {d for c in chunked(films.digest, 900) for d in _get(db, c)}
+    known, n = {d for c in chunked(films.digest, 900) for d in _get(db, c)}, 0
     films = films[~films.digest.isin(known)]
     with ThreadPoolExecutor(n_workers or os.cpu_count()) as ex:
         done = zip(films.digest, track(ex.map(_thumbnail, films.path), desc='thumbnails', total=len(films)))
         for c in chunked(done, 500):
-            db.executemany(f'insert or ignore into box{_side} values (?, ?)', [(d, t.tobytes()) for d,t in c])
+            db.executemany(f'insert or ignore into box{_side} values (?, ?)', [(d, t.tobytes()) for d,t in c if t is not None])
             db.commit()
+            n += sum(t is None for _,t in c)
+    if n: print(f"{n} films can't be read now: they are compared with nothing, and stay out of the cache.")
 
 # %% ../nbs/04_audit.ipynb #8dd2b269
 def _load(db, digests):
-    "Stored thumbnails in the order of `digests`, shape (N, 64, 64)"
+    "Stored thumbnails in the order of `digests`, shape (N, 64, 64); black where there is none"
     kept = _get(db, list(dict.fromkeys(digests)))
-    return np.frombuffer(b''.join(kept[d] for d in digests), np.uint8).reshape(-1, _side, _side)
+    return np.frombuffer(b''.join(kept.get(d, bytes(_side*_side)) for d in digests), np.uint8).reshape(-1, _side, _side)
 
 # %% ../nbs/04_audit.ipynb #f2d6d18a
 def thumbnails(
@@ -277,9 +279,14 @@ def _sentence(kind, rows):
     first = ' and '.join(dict.fromkeys(Path(o).name for o in rows.iloc[0][['path_a', 'path_b']]))
     return f"{kind}: {len(rows):,} {LEAKS[kind]} ({', '.join(f'{a} and {b} {n:,}' if b and a != b else f'{a} {n:,}' for (a,b),n in where)}), such as {first}."
 
+def _square(path, width):
+    "A film as a small square; black where it can't be read"
+    try: return open_film(path, least=width).resize((width, width))
+    except Exception: return Image.new('L', (width, width))
+
 def _pair_html(row, width=150):
     "Two films side by side as an <img>"
-    films = [open_film(o, least=width).resize((width, width)) for o in (row.path_a, row.path_b)]
+    films = [_square(o, width) for o in (row.path_a, row.path_b)]
     buf = io.BytesIO()
     Image.fromarray(np.hstack(films)).save(buf, 'JPEG', quality=70)
     names = html.escape(f'{row.split_a} {Path(row.path_a).name} | {row.split_b} {Path(row.path_b).name}')
@@ -368,7 +375,7 @@ def _against_folders(loaded):
     return pd.concat([_found('', []), *(_found('wrong counts', split_a='train', note=f"train loads {v:,} films from folders of the {k} split") for k,v in n.items())])
 
 # %% ../nbs/04_audit.ipynb #58516166
-def _resolved(df): return df.assign(file=[os.path.realpath(o) for o in df.path], split=df.split.astype(str), label=df.label.astype(str))
+def _resolved(df): return df.reset_index(drop=True).assign(file=[os.path.realpath(o) for o in df.path], split=df.split.astype(str), label=df.label.astype(str))
 
 def _find(df, threshold, n_workers):
     "Every finding in a table of films"

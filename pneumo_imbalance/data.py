@@ -9,9 +9,10 @@ __all__ = ['MAX_PIXELS', 'MAX_BYTES', 'SPLITS', 'COLUMNS', 'patient_id', 'open_f
            'cache_folder', 'usable', 'class_counts', 'imbalance_ratio', 'minority_fraction']
 
 # %% ../nbs/01_data.ipynb #734b0c1d
-import hashlib, io, lzma, os, re, shutil, stat, struct, tarfile, threading, warnings, zipfile, zlib
+import errno, hashlib, io, lzma, os, re, shutil, stat, struct, tarfile, threading, warnings, zipfile, zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 
 import numpy as np, pandas as pd
@@ -36,13 +37,14 @@ def patient_id(
 
 # %% ../nbs/01_data.ipynb #8fd8a9ff
 MAX_PIXELS, MAX_BYTES = 89_000_000, 1_000_000_000
+_formats = ['JPEG', 'PNG', 'BMP', 'TIFF', 'WEBP', 'GIF', 'PPM', 'JPEG2000']
 
 def _check_size(width, height):
     if width*height > MAX_PIXELS: raise ValueError(f"too large ({width} × {height} pixels)")
 
 def _opened(source):
     "An image file, or its bytes, opened by Pillow and not yet decoded"
-    with warnings.catch_warnings(action='ignore', category=Image.DecompressionBombWarning): im = Image.open(source)
+    with warnings.catch_warnings(action='ignore', category=Image.DecompressionBombWarning): im = Image.open(source, formats=_formats)
     _check_size(*im.size)
     return im
 
@@ -57,6 +59,7 @@ def _to_8bit(im):
 def _plain(im, mode):
     "A picture of any mode as 8-bit gray or RGB, transparent parts black"
     if im.mode in ('F', 'I') or im.mode.startswith('I;'): im = _to_8bit(im)
+    if im.mode == 'LAB': im = im.getchannel('L')
     if im.mode in ('RGBA', 'LA', 'PA', 'La', 'RGBa') or 'transparency' in im.info:
         im = im.convert('RGBA')
         im = Image.alpha_composite(Image.new('RGBA', im.size, 'black'), im)
@@ -78,25 +81,46 @@ def open_film(
 _suffixes = ['.jpeg', '.jpg', '.png', '.bmp', '.tif', '.tiff', '.webp']
 _big = threading.Lock()
 
-def _jpeg_head(data):
-    "Width, height and mode of a plain JPEG that is there to its end mark; None for any other"
-    if data[:2] != b'\xff\xd8' or data[-2:] != b'\xff\xd9': return None
-    i = 2
-    while i + 9 < len(data) and data[i] == 0xff and data[i+1] != 0xe1: # E1: EXIF, which may turn the picture
-        if 0xc0 <= data[i+1] <= 0xc2:
-            h, w, n = struct.unpack_from('>HHB', data, i + 5)
-            return (w, h, {1: 'L', 3: 'RGB'}[n]) if w*h and n in (1, 3) else None
-        i += 2 + (data[i+2] << 8 | data[i+3])
-    return None
+_notes = {0xc4, 0xdb, 0xdd, 0xe0, *range(0xe2, 0xf0), 0xfe} # tables and notes, but E1: EXIF may turn the picture
+_stray = re.compile(rb'\xff[^\x00\xd0-\xd7]')
 
+@lru_cache(256)
+def _decodes(head):
+    "Does Pillow take this head of a JPEG?"
+    try: Image.open(io.BytesIO(head + b'\xff\xd9'), formats=['JPEG']).load()
+    except Exception: return False
+    return True
+
+def _jpeg_parts(data):
+    "Where the frame header of a JPEG begins, where its only scan begins, and where that ends; None if it has any other make"
+    i, frame = 2, None
+    while i + 9 < len(data) and data[i] == 0xff and (data[i+1] in _notes or not frame and data[i+1] in (0xc0, 0xc1)):
+        if data[i+1] not in _notes: frame = i
+        i += 2 + (data[i+2] << 8 | data[i+3])
+    if not frame or data[i:i+2] != b'\xff\xda': return None
+    i += 2 + (data[i+2] << 8 | data[i+3])
+    end = _stray.search(data, i)
+    return (frame, i, end.start()) if end else None
+
+# %% ../nbs/01_data.ipynb #e720a1cf
+def _jpeg_head(data):
+    "Width, height and mode of a plain JPEG that is there to its end mark, all parts in order; None for any other"
+    parts = _jpeg_parts(data) if data[:2] == b'\xff\xd8' and data[-2:] == b'\xff\xd9' else None
+    if not parts or parts[2] != len(data) - 2 or parts[1] > 20_000: return None
+    frame, scan, _ = parts
+    h, w, n = struct.unpack_from('>HHB', data, frame + 5)
+    plain = w*h and n in (1, 3) and _decodes(data[:frame+5] + bytes([0, 8, 0, 8]) + data[frame+9:scan])
+    return (w, h, {1: 'L', 3: 'RGB'}[n]) if plain else None
+
+# %% ../nbs/01_data.ipynb #9d023347
 def _measure(data):
     "Width, height (upright) and colour mode of an image file's bytes; what isn't a plain JPEG is decoded to the end"
     if head := _jpeg_head(data):
         _check_size(*head[:2])
         return head
     with _opened(io.BytesIO(data)) as im:
-        (w, h), mode, n = im.size, im.mode, getattr(im, 'n_frames', 1)
-        if n > 1 and im.format != 'MPO': raise ValueError(f"more than one picture ({n})")
+        (w, h), mode = im.size, im.mode
+        if getattr(im, 'is_animated', False) and im.format != 'MPO': raise ValueError('more than one picture')
         if im.getexif().get(ExifTags.Base.Orientation, 1) >= 5: w, h = h, w
         im.draft('L', (1, 1))
         with _big if w*h > 2e7 else nullcontext(): im.load()
@@ -160,18 +184,36 @@ def _split_label(
 # %% ../nbs/01_data.ipynb #28b4944e
 def _hidden(rel): return any(o.startswith('.') or o == '__MACOSX' for o in rel.parts)
 
+_deepest = 100
+
+def _entries(d, depth):
+    "What lies in folder `d`, sorted by name"
+    if depth > _deepest: raise OSError(errno.ENAMETOOLONG, f'over {_deepest} deep', d)
+    with os.scandir(d) as found: return sorted(found, key=lambda o: o.name)
+
+# %% ../nbs/01_data.ipynb #1e31f993
+def _is_folder(o): return o.is_dir(follow_symlinks=False) or o.is_symlink() and os.path.isdir(o.path)
+
+def _entered(o, d, linked):
+    "Is folder `o` of `d` walked? A link is the first time that it leads to its target, and never if it holds the link"
+    if not o.is_symlink(): return True
+    real = os.path.realpath(o)
+    new = real not in linked and not Path(os.path.realpath(d)).is_relative_to(real)
+    linked.add(real)
+    return new
+
+# %% ../nbs/01_data.ipynb #8f7d5ee6
 def _folders(path):
     "Every folder below `path` with its file names; a folder reached through a link is entered once, and never if it holds the link"
-    linked, unread = set(), []
-    for d,ds,fs in os.walk(path, followlinks=True, onerror=unread.append):
-        links = [o for o in ds if os.path.islink(os.path.join(d, o))]
-        real = {o: os.path.realpath(os.path.join(d, o)) for o in links}
-        here = os.path.realpath(d) + os.sep
-        for o in links:
-            if real[o] in linked or here.startswith(real[o] + os.sep): ds.remove(o)
-        linked |= set(real.values())
-        yield d, fs
-    if unread: print(f"{len(unread)} folders could not be listed ({unread[0].strerror}), such as {unread[0].filename!r}.")
+    linked, unread, todo = {os.path.realpath(path)}, [], [os.fspath(path)]
+    while todo:
+        d = todo.pop()
+        try: entries = _entries(d, d[len(str(path)):].count(os.sep))
+        except OSError as e: unread.append(e)
+        else:
+            todo += [o.path for o in reversed(entries) if _is_folder(o) and _entered(o, d, linked)]
+            yield d, [o.name for o in entries if not _is_folder(o)]
+    if unread: print(f"{len(unread)} folders could not be listed ({unread[0].strerror}), such as {unread[0].filename[:80]!r}.")
 
 # %% ../nbs/01_data.ipynb #27bcf908
 def _printable(s): return os.fsencode(s).decode('utf-8', 'backslashreplace')
@@ -299,6 +341,7 @@ def read_table(
     frame = csv if isinstance(csv, pd.DataFrame) else pd.read_csv(csv, dtype={patient: str})
     root = Path(root) if root else Path() if frame is csv else Path(csv).parent
     df = _named_columns(frame, dict(path=path, label=label, split=split, patient=patient)).reset_index(drop=True)
+    if df.path.isna().any(): raise ValueError(f"expected a path in each row, found none in row {df.path.isna().idxmax()}; drop such rows first")
     df['label'] = df.label.fillna('').astype(str)
     df['split'] = _known_splits(df.split) if 'split' in df else 'train'
     df['patient'] = df.patient.astype(str) if 'patient' in df else [patient_id(o) for o in df.path]
@@ -312,8 +355,9 @@ def read_table(
 def _check_member(name, kind):
     "A member stays inside, and is a file, a folder or a link to something inside"
     parts = PurePosixPath(name.replace('\\', '/'))
-    if parts.is_absolute() or '..' in parts.parts or re.match(r'[A-Za-z]:', name) or '\0' in name:
+    if parts.is_absolute() or '..' in parts.parts or re.match(r'[A-Za-z]:', name) or '\0' in name or not parts.parts and kind != 'folder':
         raise ValueError(f"expected members inside the archive's folder, found {name!r}; don't unpack this archive")
+    if len(parts.parts) > _deepest: raise ValueError(f"expected folders at most {_deepest} deep, found {name[:40]!r}… {len(parts.parts)} deep; don't unpack this archive")
     if kind not in ('file', 'folder'): raise ValueError(f"expected files and folders only, found {name!r}, a {kind}; unpack it by hand if you trust it")
 
 def _zip_members(z):
@@ -321,12 +365,22 @@ def _zip_members(z):
     for o in z.infolist():
         mode = o.external_attr >> 16
         if o.flag_bits & 1: raise ValueError(f"expected an archive without a password, found {o.filename!r} encrypted; unpack it by hand")
-        kind = 'folder' if o.is_dir() else 'link' if stat.S_ISLNK(mode) else 'file' if not stat.S_IFMT(mode) or stat.S_ISREG(mode) else 'device'
+        kind = 'folder' if o.filename.endswith('/') else 'link' if stat.S_ISLNK(mode) else 'file' if not stat.S_IFMT(mode) or stat.S_ISREG(mode) else 'device'
         yield o.filename, kind, o.file_size, lambda o=o: z.open(o)
+
+# %% ../nbs/01_data.ipynb #ab858678
+class _Header(tarfile.TarInfo):
+    "A tar header whose long name or notes can't fill the memory"
+    @classmethod
+    def frombuf(cls, buf, encoding, errors):
+        o = super().frombuf(buf, encoding, errors)
+        if o.size > 1e6 and o.type in (b'L', b'K', b'x', b'X', b'g'): raise tarfile.ReadError(f'a header of {o.size:,} bytes')
+        return o
 
 def _tar_members(t):
     "Name, kind, size and opener of each member of a tar"
     for o in t:
+        if o.size < 0: raise tarfile.ReadError('a member of negative size')
         kind = 'folder' if o.isdir() else 'file' if o.isreg() else 'link' if o.issym() or o.islnk() else 'device'
         yield o.name, kind, o.size, lambda o=o: t.extractfile(o)
 
@@ -357,7 +411,7 @@ def _unpack_any(archive, dest, max_bytes, max_files):
     "Unpack a zip or a tar below `dest`"
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as z: return _unpack(list(_zip_members(z)), dest, max_bytes, max_files)
-    with tarfile.open(archive) as t: _unpack(_tar_members(t), dest, max_bytes, max_files)
+    with tarfile.open(archive, tarinfo=_Header) as t: _unpack(_tar_members(t), dest, max_bytes, max_files)
 
 _corrupt = zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError
 

@@ -1,11 +1,13 @@
 "Files and archives that a scanner of films may meet: each is read right or has a problem, in bounded time and memory, and nothing is lost or left."
-import io, os, stat, subprocess, sys, tarfile, zipfile, zlib
+import gzip, io, os, stat, struct, subprocess, sys, tarfile, zipfile, zlib
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 import numpy as np, pandas as pd, pytest
 from PIL import Image
+from pneumo_imbalance.audit import thumbnails
 from pneumo_imbalance.block import xray_dataloaders
-from pneumo_imbalance.data import extract, open_film, read_table
+from pneumo_imbalance.data import extract, open_film, read_table, scan_images
 from pneumo_imbalance.phantom import make_phantoms, phantom_film
 
 film = phantom_film(1, size=128)
@@ -18,6 +20,13 @@ def png(width, height):
     rows = b''.join(z.compress(bytes((width + 7)//8 + 1)) for _ in range(height)) + z.flush()
     return b'\x89PNG\r\n\x1a\n' + part(b'IHDR', width.to_bytes(4, 'big') + height.to_bytes(4, 'big') + bytes([1, 0, 0, 0, 0])) + part(b'IDAT', rows) + part(b'IEND', b'')
 
+def tiff(pages):
+    "The bytes of a TIFF of that many pages of one pixel"
+    tags = [(256, 3, 1, 1), (257, 3, 1, 1), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (273, 4, 1, 4), (279, 4, 1, 1)]
+    page = struct.pack('<H', len(tags)) + b''.join(struct.pack('<HHII', *o) for o in tags)
+    starts = [8 + i*(len(page) + 4) for i in range(1, pages)] + [0]
+    return b'II*\0' + struct.pack('<I', 8) + b''.join(page + struct.pack('<I', o) for o in starts)
+
 def good_films(d):
     "Write a film in every mode that Pillow knows to `d`"
     im, wide = Image.fromarray(film), Image.fromarray(film.astype('u2')*257)
@@ -28,31 +37,42 @@ def good_films(d):
     im.convert('P').save(d/'palette.png')
     im.convert('RGBA').save(d/'rgba.png')
     im.convert('LA').save(d/'la.png')
+    Image.merge('LAB', [im, Image.new('L', im.size, 128), Image.new('L', im.size, 128)]).save(d/'lab.tif')
     Image.fromarray(film.astype('f4')/255).save(d/'float.tiff')
     exif = Image.Exif()
     exif[274] = 6
     Image.fromarray(np.rot90(film[:,:96])).save(d/'turned.jpeg', exif=exif, quality=95)
+    data = (d/'turned.jpeg').read_bytes()
+    at, scan = data.index(b'\xff\xe1'), data.index(b'\xff\xda')
+    note = data[at:at + 2 + int.from_bytes(data[at+2:at+4])]
+    (d/'turned late.jpeg').write_bytes(data[:scan].replace(note, b'') + note + data[scan:])
     Image.new('L', (1, 1), 7).save(d/'dot.png')
 
 def bad_films(d):
     "Write what only looks like films to `d`; name → start of its problem"
     data = (d/'gray.jpeg').read_bytes()
-    made = {'zero.jpeg': b'', 'cut.jpeg': data[:len(data)//2], 'text.jpeg': b'this is no film', 'bomb.png': png(20_000, 20_000)}
+    frame, codes, scan = (data.index(bytes([0xff, o])) for o in (0xc0, 0xc4, 0xda))
+    made = {'zero.jpeg': b'', 'cut.jpeg': data[:len(data)//2], 'text.jpeg': b'this is no film', 'bomb.png': png(20_000, 20_000), 'chain.tiff': tiff(150_000),
+        'program.jpeg': b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n%%EndComments\nshowpage\n', 'head.jpeg': data[:scan] + b'\xff\xd9',
+        'twelve.jpeg': data[:frame+4] + b'\x0c' + data[frame+5:], 'codes.jpeg': data[:codes+5] + b'\xff'*16 + data[codes+21:], 'cut inside.jpeg': data[:scan+80] + data[scan:]}
     for k,v in made.items(): (d/k).write_bytes(v)
     pages = [Image.fromarray(film)]*3
     pages[0].save(d/'pages.tiff', save_all=True, append_images=pages[1:])
     with open(d/'sparse.jpeg', 'wb') as f: f.truncate(1 << 41)
-    return {'zero.jpeg': 'empty', 'cut.jpeg': 'truncated', 'text.jpeg': 'not an image', 'bomb.png': 'too large', 'pages.tiff': 'more than one', 'sparse.jpeg': 'too large'}
+    return {'chain.tiff': 'more than one', 'program.jpeg': 'not an image', 'head.jpeg': 'unreadable', 'twelve.jpeg': 'not an image', 'codes.jpeg': 'unreadable',
+        'cut inside.jpeg': 'unreadable', 'zero.jpeg': 'empty', 'cut.jpeg': 'truncated', 'text.jpeg': 'not an image', 'bomb.png': 'too large', 'pages.tiff': 'more than one', 'sparse.jpeg': 'too large'}
 
 def odd_files(d):
     "Links, pipes and names that only some systems have; name → start of its problem"
-    (d/'loop').symlink_to(d, target_is_directory=True)
+    for name,to in dict(loop=d, parent=d.parent, everything='/').items(): (d/name).symlink_to(to, target_is_directory=True)
+    (d/'deep'/'/'.join('a'*150)).mkdir(parents=True)
+    (d/'endless.jpeg').symlink_to('/dev/zero')
     (d/'itself.jpeg').symlink_to(d/'itself.jpeg')
     (d/'nowhere.jpeg').symlink_to(d/'gone.jpeg')
     os.mkfifo(d/'pipe.jpeg')
     data = (d/'gray.jpeg').read_bytes()
     for name in (b'a b.jpeg', b'a\nb.jpeg', '🫁.jpeg'.encode(), b'Gray.JPEG', b'\xff\xfe.jpeg'): Path(os.fsdecode(os.fsencode(d) + b'/' + name)).write_bytes(data)
-    return {'itself.jpeg': 'broken link', 'nowhere.jpeg': 'broken link', 'pipe.jpeg': 'not a regular file', '\\xff\\xfe.jpeg': 'name is not UTF-8'}
+    return {'itself.jpeg': 'broken link', 'nowhere.jpeg': 'broken link', 'pipe.jpeg': 'not a regular file', 'endless.jpeg': 'not a regular file', '\\xff\\xfe.jpeg': 'name is not UTF-8'}
 
 @pytest.fixture(scope='module')
 def dirty(tmp_path_factory):
@@ -92,13 +112,16 @@ def test_every_good_file_is_there_once(scanned):
     good = df[df.problem == '']
     assert good.name.is_unique and (good.width > 0).all()
     assert {'gray.jpeg', 'sixteen.png', 'cmyk.jpg', 'float.tiff', 'dot.png'} <= set(good.name)
-    if os.name == 'posix': assert {'a b.jpeg', 'a\nb.jpeg', '🫁.jpeg'} <= set(good.name)
-    assert good.set_index('name').loc['turned.jpeg', ['width', 'height']].tolist() == [96, 128]
+    if os.name == 'posix': assert {'a b.jpeg', 'a\nb.jpeg', '🫁.jpeg', 'Gray.JPEG'} <= set(good.name)
+    assert good.set_index('name').loc[['turned.jpeg', 'turned late.jpeg'], ['width', 'height']].to_numpy().tolist() == [[96, 128]]*2
+
+@posix
+def test_what_lies_too_deep_is_said(scanned): assert '1 folders could not be listed (over 100 deep)' in scanned[1]
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='peak memory is counted in other units here')
 def test_memory_is_bounded(scanned): assert int(scanned[1].split()[-1]) < 400_000 # kilobytes; the bomb alone would take 400,000 as 8-bit gray
 
-same = ['gray.jpeg', 'sixteen.png', 'sixteen.tif', 'cmyk.jpg', 'palette.png', 'rgba.png', 'la.png', 'float.tiff']
+same = ['gray.jpeg', 'sixteen.png', 'sixteen.tif', 'cmyk.jpg', 'palette.png', 'rgba.png', 'la.png', 'lab.tif', 'float.tiff']
 
 @pytest.mark.parametrize('name', same)
 def test_every_mode_is_read_right(dirty, name):
@@ -107,13 +130,14 @@ def test_every_mode_is_read_right(dirty, name):
     if name == 'float.tiff': want = (want - want.min())*255/(want.max() - want.min())
     assert x.shape == film.shape and abs(x - want).mean() < 2
 
-def test_turned_film_stands_upright(dirty):
-    x = np.asarray(open_film(dirty[0]/'train/NORMAL/turned.jpeg')).astype(float)
+@pytest.mark.parametrize('name', ['turned.jpeg', 'turned late.jpeg'])
+def test_turned_film_stands_upright(dirty, name):
+    x = np.asarray(open_film(dirty[0]/'train/NORMAL'/name)).astype(float)
     assert x.shape == (128, 96) and abs(x - film[:,:96]).mean() < 2
 
 def test_batches_of_every_mode(dirty, tmp_path):
     "A network is shown sixteen-bit, CMYK and turned films as it is shown gray ones"
-    films = [dict(path=str(dirty[0]/'train/NORMAL'/o), label=c, split=s, patient=f'{s}{i}') for s in ('train', 'valid') for i,(o,c) in enumerate(zip(same, 'ab'*4))]
+    films = [dict(path=str(dirty[0]/'train/NORMAL'/o), label=c, split=s, patient=f'{s}{i}') for s in ('train', 'valid') for i,(o,c) in enumerate(zip(same, 'ab'*5))]
     dls = xray_dataloaders(read_table(pd.DataFrame(films)), item_size=64, size=64, bs=8, num_workers=0, device='cpu', on_leak='ignore')
     x = dls.valid.one_batch()[0]
     assert abs(x[:-1] - x[:1]).mean() < .15
@@ -157,13 +181,32 @@ def tarred(path, members):
             t.addfile(info, None if kind else io.BytesIO(data))
     return path
 
-ok = ('train/NORMAL/a.jpeg', b'x')
+def header(path, members, kind=b'0', size=0):
+    "A gzipped tar whose only header is of any kind and any size, with zeros behind it"
+    info = tarfile.TarInfo('a')
+    info.type, info.size = kind, size
+    with gzip.open(path, 'wb') as f: f.write(info.tobuf(tarfile.GNU_FORMAT) + bytes(max(size, 0) + 10_240))
+    return path
+
+def sparse(path, members):
+    "A gzipped tar of a thousand bytes that says it unpacks to a terabyte"
+    info = tarfile.TarInfo('a')
+    info.pax_headers = {'GNU.sparse.major': '1', 'GNU.sparse.minor': '0', 'GNU.sparse.name': 'a', 'GNU.sparse.realsize': str(1 << 40)}
+    data = f'1\n{(1 << 40) - 1}\n1\n'.encode().ljust(512, b'\0') + b'x'
+    info.size = len(data)
+    with tarfile.open(path, 'w:gz', format=tarfile.PAX_FORMAT) as t: t.addfile(info, io.BytesIO(data))
+    return path
+
+ok, deep = ('train/NORMAL/a.jpeg', b'x'), 'a/'*1500 + 'a.jpeg'
 escapes = dict(up='../evil', deep='a/../../evil', absolute='/tmp/pneumo_evil', drive='C:/evil', backslash='..\\evil')
 attacks = {f'zip {k}': (zipped, [ok, (v, b'x')]) for k,v in escapes.items()} | {f'tar {k}': (tarred, [ok, (v, b'x')]) for k,v in escapes.items()}
 attacks |= {'zip link': (zipped, [ok, ('link', b'../..', stat.S_IFLNK | 0o777), ('link/evil', b'x')]), 'tar link': (tarred, [ok, ('link', b'../..', tarfile.SYMTYPE), ('link/evil', b'x')]),
     'tar hard link': (tarred, [ok, ('hard', b'../../secret', tarfile.LNKTYPE)]), 'tar device': (tarred, [ok, ('null', b'', tarfile.CHRTYPE)]), 'tar pipe': (tarred, [ok, ('pipe', b'', tarfile.FIFOTYPE)]),
     'zip bomb': (zipped, [ok, ('big', bytes(1 << 24))]), 'tar bomb': (tarred, [ok, ('big', bytes(1 << 24))]), 'zip many': (zipped, [(f'{i}', b'') for i in range(101)]),
-    'tar many': (tarred, [(f'{i}', b'') for i in range(101)]), 'zip twice': (zipped, [ok, ok]), 'zip file as folder': (zipped, [ok, (f'{ok[0]}/b', b'x')])}
+    'tar many': (tarred, [(f'{i}', b'') for i in range(101)]), 'zip twice': (zipped, [ok, ok]), 'zip file as folder': (zipped, [ok, (f'{ok[0]}/b', b'x')]),
+    'zip no name': (zipped, [ok, ('', b'x')]), 'zip dot': (zipped, [ok, ('.', b'x')]), 'tar no name': (tarred, [ok, ('', b'x')]), 'zip deep': (zipped, [ok, (deep, b'x')]), 'tar deep': (tarred, [ok, (deep, b'x')]),
+    'zip device': (zipped, [ok, ('null', b'', stat.S_IFCHR | 0o666)]), 'tar sparse': (sparse, []), 'tar backwards': (partial(header, size=-1024), []),
+    **{f'tar long header {k}': (partial(header, kind=k.encode(), size=1 << 24), []) for k in 'xgLK'}}
 
 @pytest.mark.filterwarnings('ignore:Duplicate name')
 @pytest.mark.parametrize('attack', attacks)
@@ -202,3 +245,12 @@ def test_nothing_is_overwritten(tmp_path):
     (tmp_path/'data/mine.txt').write_text('mine')
     with pytest.raises((ValueError, OSError)): extract(archive, tmp_path/'data')
     assert (tmp_path/'data/mine.txt').read_text() == 'mine' and len(list(tmp_path.iterdir())) == 2
+
+def test_film_that_comes_back_is_seen(tmp_path, monkeypatch, capsys):
+    "A thumbnail that could not be made is not remembered as black"
+    monkeypatch.setenv('PNEUMO_CACHE', str(tmp_path/'cache'))
+    df = scan_images(make_phantoms(tmp_path/'data', dict(train=dict(NORMAL=3, PNEUMONIA=3)), size=64))
+    away = Path(df.path[0]).rename(tmp_path/'away')
+    assert not thumbnails(df)[0].any() and "1 films can't be read now" in capsys.readouterr().out
+    away.rename(df.path[0])
+    assert thumbnails(df)[0].any()
