@@ -62,9 +62,19 @@ def _columns(db):
     if not db.execute('select 1 from file').fetchone(): db.execute("insert into file values ('films-0.bin')")
     db.commit()
 
+def _discard_broken(folder, name, *others):
+    "Remove a database that can't be read, and the files that only it could explain"
+    try:
+        with closing(sqlite3.connect(folder/name, timeout=.2)) as db: sound = db.execute('pragma quick_check').fetchone()[0] == 'ok'
+    except sqlite3.OperationalError: sound = True # another process has it locked
+    except sqlite3.DatabaseError: sound = False
+    if not sound:
+        for o in (folder/name, *others): _remove(o)
+
 @contextmanager
 def _index(folder):
     "The open index of a store"
+    _discard_broken(folder, 'index.sqlite', *folder.glob('films-*.bin'))
     with closing(sqlite3.connect(folder/'index.sqlite', timeout=60)) as db:
         _columns(db)
         yield db
@@ -72,6 +82,7 @@ def _index(folder):
 @contextmanager
 def _locked(folder):
     "Only one process at a time builds in `folder`; the lock ends with the process that holds it"
+    _discard_broken(folder, 'lock.sqlite')
     with closing(sqlite3.connect(folder/'lock.sqlite', timeout=.2, isolation_level=None)) as db:
         waits = 0
         while True:
