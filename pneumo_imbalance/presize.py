@@ -54,14 +54,7 @@ def _read_square(path, digest, size, method, channels):
     if hashlib.blake2b(data, digest_size=16).hexdigest() != digest: raise ValueError(f"expected {path} as it was scanned, found it changed; scan the films again")
     return np.asarray(_square(open_film(io.BytesIO(data), 'L' if channels == 1 else 'RGB', least=size), size, method))
 
-# %% ../nbs/06_presize.ipynb #1e8279f6
-def _columns(db):
-    "Make our table, if it is not there"
-    db.execute('create table if not exists films (digest text primary key, slot integer unique, crc integer, used real)')
-    db.execute('create table if not exists file (name text)')
-    if not db.execute('select 1 from file').fetchone(): db.execute("insert into file values ('films-0.bin')")
-    db.commit()
-
+# %% ../nbs/06_presize.ipynb #b6f8d1e6
 def _discard_broken(folder, name, *others):
     "Remove a database that can't be read, and the files that only it could explain"
     try:
@@ -70,6 +63,14 @@ def _discard_broken(folder, name, *others):
     except sqlite3.DatabaseError: sound = False
     if not sound:
         for o in (folder/name, *others): _remove(o)
+
+# %% ../nbs/06_presize.ipynb #1e8279f6
+def _columns(db):
+    "Make our table, if it is not there"
+    db.execute('create table if not exists films (digest text primary key, slot integer unique, crc integer, used real)')
+    db.execute('create table if not exists file (name text)')
+    if not db.execute('select 1 from file').fetchone(): db.execute("insert into file values ('films-0.bin')")
+    db.commit()
 
 @contextmanager
 def _index(folder):
