@@ -259,7 +259,7 @@ def figure(res, dest):
     pairs = {'decode and shrink': res['decode'], 'later epoch, data alone': res['data'], 'epoch': res['epoch'], 'epoch, body frozen': frozen, 'scan': res['scan']}
     t = pd.DataFrame({k: {who: v[who] for who in ('plain', 'ours')} for k,v in pairs.items()}).T
     ax = t.rename(columns=dict(plain='plain fastai')).plot.barh(logx=True, figsize=(7, 3.4), color=['.7', 'C0'])
-    for i,(p,o) in enumerate(t.itertuples(index=False)): ax.text(p*1.1, i, f'{p/o:.3g}×', va='center')
+    for i,(p,o) in enumerate(t.itertuples(index=False)): ax.text(max(p, o)*1.1, i, f'{p/o:.3g}×', va='center')
     ax.invert_yaxis()
     ax.set(xlabel='milliseconds a film', xlim=(t.min().min()/2, t.max().max()*3))
     ax.figure.savefig(dest, dpi=110, bbox_inches='tight')
