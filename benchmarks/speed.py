@@ -156,9 +156,9 @@ def epochs(df, bs, n, repeats):
 def inflated(df, n, dest):
     "A table of `n` films: copies of those in `df`, each with bytes of its own behind the picture"
     dest.mkdir()
-    for i in range(n): (dest/f'{i}.jpeg').write_bytes(Path(df.path[i % len(df)]).read_bytes() + i.to_bytes(8, 'big'))
-    labels = [df.label[i % len(df)] for i in range(n)]
-    return read_table(pd.DataFrame(dict(path=[str(dest/f'{i}.jpeg') for i in range(n)], label=labels, split=['valid']*8 + ['train']*(n - 8))))
+    rows = df.iloc[np.arange(n) % len(df) if n > len(df) else np.linspace(0, len(df) - 1, n).astype(int)]
+    for i,o in enumerate(rows.path): (dest/f'{i}.jpeg').write_bytes(Path(o).read_bytes() + i.to_bytes(8, 'big'))
+    return read_table(pd.DataFrame(dict(path=[str(dest/f'{i}.jpeg') for i in range(n)], label=list(rows.label), split=['valid']*8 + ['train']*(n - 8))))
 
 def scaling(df, bs, sizes, repeats):
     "Milliseconds per film of presizing and of a later pass, for more and more films"
