@@ -97,10 +97,9 @@ def _check_sizes(item_size, size, method):
     if method not in METHODS: raise ValueError(f"expected method='squish', 'crop' or 'pad', found {method!r}")
 
 # %% ../nbs/07_block.ipynb #b4281eeb
-class _Film(PILImage):
+def _film(fn):
     "A film as `open_film` reads it, in three channels"
-    @classmethod
-    def create(cls, fn, **kwargs): return cls(open_film(fn, 'RGB')) if isinstance(fn, (str, Path)) else super().create(fn, **kwargs)
+    return PILImage(open_film(fn, 'RGB')) if isinstance(fn, (str, Path)) else PILImage.create(fn)
 
 def xray_block(
     item_size=460, # Side of the square that each film is shrunk to first, in pixels
@@ -114,7 +113,7 @@ def xray_block(
 ) -> DataBlock: # A DataBlock on a table of films
     "A DataBlock from a table of films to presized, augmented and normalised batches"
     _check_sizes(item_size, size, method)
-    return DataBlock((TransformBlock(type_tfms=_Film.create), CategoryBlock(vocab=vocab)), get_x=ColReader('path'), get_y=ColReader('label'), splitter=split_by_row,
+    return DataBlock((TransformBlock(type_tfms=_film), CategoryBlock(vocab=vocab)), get_x=ColReader('path'), get_y=ColReader('label'), splitter=split_by_row,
         item_tfms=_Presize(item_size, method=getattr(ResizeMethod, method.title())),
         batch_tfms=[FilmAugment(size, min_scale, max_rotate, max_zoom, max_lighting), Normalize.from_stats(*imagenet_stats)])
 

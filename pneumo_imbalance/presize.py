@@ -54,6 +54,16 @@ def _read_square(path, digest, size, method, channels):
     if hashlib.blake2b(data, digest_size=16).hexdigest() != digest: raise ValueError(f"expected {path} as it was scanned, found it changed; scan the films again")
     return np.asarray(_square(open_film(io.BytesIO(data), 'L' if channels == 1 else 'RGB', least=size), size, method))
 
+# %% ../nbs/06_presize.ipynb #b6f8d1e6
+def _discard_broken(folder, name, *others):
+    "Remove a database that can't be read, and the files that only it could explain"
+    try:
+        with closing(sqlite3.connect(folder/name, timeout=.2)) as db: sound = db.execute('pragma quick_check').fetchone()[0] == 'ok'
+    except sqlite3.OperationalError: sound = True # another process has it locked
+    except sqlite3.DatabaseError: sound = False
+    if not sound:
+        for o in (folder/name, *others): _remove(o)
+
 # %% ../nbs/06_presize.ipynb #1e8279f6
 def _columns(db):
     "Make our table, if it is not there"
@@ -65,6 +75,7 @@ def _columns(db):
 @contextmanager
 def _index(folder):
     "The open index of a store"
+    _discard_broken(folder, 'index.sqlite', *folder.glob('films-*.bin'))
     with closing(sqlite3.connect(folder/'index.sqlite', timeout=60)) as db:
         _columns(db)
         yield db
@@ -72,6 +83,7 @@ def _index(folder):
 @contextmanager
 def _locked(folder):
     "Only one process at a time builds in `folder`; the lock ends with the process that holds it"
+    _discard_broken(folder, 'lock.sqlite')
     with closing(sqlite3.connect(folder/'lock.sqlite', timeout=.2, isolation_level=None)) as db:
         waits = 0
         while True:

@@ -1,0 +1,314 @@
+"Plain fastai against ours, measured in turn in one run: `python -m benchmarks --films FOLDER`. Writes a JSON and a figure."
+import argparse, hashlib, json, os, platform, subprocess, sys, tempfile, threading, time, tracemalloc
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from multiprocessing import get_context
+from pathlib import Path
+import numpy as np, pandas as pd, torch
+from fastai.vision.all import Callback, CancelValidException, CategoryBlock, DataBlock, IndexSplitter, ImageBlock, PILImage, RandomResizedCropGPU
+from fastai.vision.all import Resize, Rotate, Zoom, get_image_files, resnet18, setup_aug_tfms, vision_learner
+from PIL import Image
+from torch.utils.data import WeightedRandomSampler
+from pneumo_imbalance.block import xray_dataloaders
+from pneumo_imbalance.data import read_table, scan_images
+from pneumo_imbalance.phantom import make_phantoms
+from pneumo_imbalance.presize import clear_presized, presize, _read_square
+from pneumo_imbalance.sampling import BalancedSampler
+from pneumo_imbalance.train import xray_learner, _still
+
+try: from imblearn.over_sampling import RandomOverSampler
+except ImportError: RandomOverSampler = None
+
+cuda = torch.cuda.is_available()
+
+def seconds(fn):
+    "Seconds that one call takes, a GPU's work included"
+    start = time.perf_counter()
+    fn()
+    if cuda: torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+def in_turn(fns, repeats, per):
+    "Median milliseconds per film of each of `fns`, called in turn so that a noisy machine troubles all alike"
+    took = {k: [] for k in fns}
+    for fn in fns.values(): fn()
+    for _ in range(repeats):
+        for k,fn in fns.items(): took[k].append(seconds(fn)/per*1e3)
+    return {k: round(float(np.median(v)), 4) for k,v in took.items()}
+
+def plain_loaders(df, bs, workers):
+    "The DataBlock of the study of 2021"
+    files = [Path(o) for o in df.path]
+    label = dict(zip(files, df.label))
+    block = DataBlock((ImageBlock, CategoryBlock), get_items=lambda _: files, get_y=label.get, splitter=IndexSplitter(np.flatnonzero(df.split == 'valid')),
+        item_tfms=Resize(460), batch_tfms=[RandomResizedCropGPU(224, min_scale=.75), *setup_aug_tfms([Rotate(), Zoom()])])
+    return block.dataloaders('.', bs=bs, num_workers=workers)
+
+def run_through(dl):
+    for b in dl: pass
+
+def scan_loop(files):
+    "A plain loop of PIL.Image.open and hashlib, which decodes nothing"
+    for f in files:
+        with Image.open(f) as im: assert im.size
+        hashlib.blake2b(Path(f).read_bytes(), digest_size=16).hexdigest()
+
+def decode_loop(files):
+    "The same, proving that each film is whole"
+    for f in files:
+        with Image.open(f) as im: im.load()
+        hashlib.blake2b(Path(f).read_bytes(), digest_size=16).hexdigest()
+
+def scans(folder, repeats):
+    files = get_image_files(folder)
+    fns = {'plain': lambda: scan_loop(files), 'plain, decoded': lambda: decode_loop(files), 'ours': lambda: scan_images(folder)}
+    return in_turn(fns, repeats, len(files)) | dict(films=len(files))
+
+def decodes(df, repeats):
+    "Decode and presize, on one core"
+    rows = df.drop_duplicates('digest').iloc[::4]
+    tfm = Resize(460)
+    def plain():
+        for o in rows.path: tfm(PILImage.create(o), split_idx=1)
+    def ours():
+        for o in rows.itertuples(): _read_square(o.path, o.digest, 460, 'crop', 1)
+    return in_turn(dict(plain=plain, ours=ours), repeats, len(rows))
+
+def learner(df, bs, who, workers=0):
+    "The study's learner, or ours"
+    if who == 'plain': return vision_learner(plain_loaders(df, bs, workers), resnet18, pretrained=False)
+    return xray_learner(xray_dataloaders(df, bs=bs, on_leak='ignore'), pretrained=False)
+
+def stage(learn, frozen):
+    learn.freeze() if frozen else learn.unfreeze()
+    learn.create_opt()
+
+def fit(learn, frozen, still):
+    "One epoch, validation left out"
+    stage(learn, frozen)
+    with learn.no_bar(), learn.no_logging(), _still(learn.model[0], still): learn.fit(1, 1e-3, cbs=NoValidation())
+
+def steps(learn, frozen, still, n=None):
+    "As many steps on a ready batch as an epoch has, or `n`"
+    bs = learn.dls.train.bs
+    batch = torch.randn(bs, 3, 224, 224, device=learn.dls.device), torch.randint(2, (bs,), device=learn.dls.device)
+    stage(learn, frozen)
+    learn.model.train()
+    with _still(learn.model[0], still), torch.autocast('cuda', torch.bfloat16, enabled=hasattr(learn, 'mixed_precision')):
+        for _ in range(n or len(learn.dls.train)):
+            learn.loss_func(learn.model(batch[0]), batch[1]).backward()
+            learn.opt.step()
+            learn.opt.zero_grad()
+
+class NoValidation(Callback):
+    def before_validate(self): raise CancelValidException
+
+held = {}
+
+def hold(df, bs, who):
+    "Make this process that of plain fastai, or ours: loaders, learner, and two steps of each stage to warm up"
+    learn = learner(df, bs, who, os.cpu_count() if cuda else 0)
+    held.update(df=df, bs=bs, learn=learn, many=plain_loaders(df, bs, os.cpu_count()).train if who == 'plain' else None)
+    for frozen in (False, True): steps(learn, frozen, frozen and who == 'ours', 2)
+
+def read(many=False): run_through(held['many'] if many else held['learn'].dls.train)
+
+def first():
+    "What our first epoch has to do before it can begin"
+    clear_presized()
+    xray_dataloaders(held['df'], bs=held['bs'], on_leak='ignore')
+
+def alone(frozen, still): steps(held['learn'], frozen, still)
+
+def epoch(frozen, still): fit(held['learn'], frozen, still)
+
+def timed(fn, *args): return seconds(lambda: fn(*args))
+
+def process(stack, setup, *args):
+    "A fresh process, for what one side sets must not help the other"
+    return stack.enter_context(ProcessPoolExecutor(1, get_context('spawn'), setup, args))
+
+def rounds(df, bs, n, jobs, repeats):
+    "Median milliseconds per film of `jobs`, name -> (whose process, function, *arguments), in turn, in an epoch of `n` films"
+    took = {k: [] for k in jobs}
+    with tempfile.TemporaryDirectory() as tmp, ExitStack() as stack:
+        many = inflated(df, n + 8, Path(tmp)/'films')
+        pools = {who: process(stack, hold, many, bs, who) for who in ('plain', 'ours')}
+        for _ in range(repeats):
+            for k,(who,*job) in jobs.items(): took[k].append(pools[who].submit(timed, *job).result())
+    return {k: round(float(np.median(v))/n*1e3, 4) for k,v in took.items()}
+
+def data_paths(df, bs, n, repeats):
+    "Film to normalised batch of 224: plain fastai, and a later epoch of ours; and what comes before our first"
+    jobs = {'plain': ('plain', read), 'plain, a worker a core': ('plain', read, True), 'ours': ('ours', read), 'ours, presizing before the first': ('ours', first)}
+    return rounds(df, bs, n, jobs, repeats) | dict(films=n)
+
+def epochs(df, bs, n, repeats):
+    "Whole epochs, and their computing alone: on batches that lie ready in memory"
+    jobs = {}
+    for frozen in (False, True):
+        for who in ('plain', 'ours'):
+            still = frozen and who == 'ours'
+            name = who + ', frozen'*frozen + ' and still'*still
+            jobs |= {name: (who, epoch, frozen, still), f'{name}: computing alone': (who, alone, frozen, still)}
+    return rounds(df, bs, n, jobs, repeats) | dict(films=n)
+
+def inflated(df, n, dest):
+    "A table of `n` films: copies of those in `df`, each with bytes of its own behind the picture"
+    dest.mkdir()
+    rows = df.iloc[np.arange(n) % len(df) if n > len(df) else np.linspace(0, len(df) - 1, n).astype(int)]
+    for i,o in enumerate(rows.path): (dest/f'{i}.jpeg').write_bytes(Path(o).read_bytes() + i.to_bytes(8, 'big'))
+    return read_table(pd.DataFrame(dict(path=[str(dest/f'{i}.jpeg') for i in range(n)], label=list(rows.label), split=['valid']*8 + ['train']*(n - 8))))
+
+def scaling(df, bs, sizes, repeats):
+    "Milliseconds per film of presizing and of a later pass, for more and more films"
+    out = {}
+    with tempfile.TemporaryDirectory() as tmp:
+        many = inflated(df, max(sizes), Path(tmp)/'films')
+        for n in sizes:
+            some = many.head(n)
+            def first():
+                clear_presized()
+                presize(some)
+            first_ms = in_turn(dict(first=first), repeats, n)
+            dl = xray_dataloaders(some, bs=bs, on_leak='ignore').train
+            out[n] = first_ms | in_turn(dict(later=lambda: run_through(dl)), repeats, len(dl)*bs)
+    return out
+
+class Peak(threading.Thread):
+    "Watches the memory that this process has for itself, the page cache left out"
+    most, stop = 0., False
+    def run(self):
+        while not self.stop:
+            anon = next(o for o in Path('/proc/self/status').read_text().splitlines() if o.startswith('RssAnon'))
+            self.most = max(self.most, int(anon.split()[1])/1e6)
+            time.sleep(.02)
+
+def memory(table, who, bs):
+    "Print the most gigabytes that making the loaders and twenty steps of training take"
+    df, watch = pd.read_pickle(table), Peak(daemon=True)
+    watch.start()
+    learn = learner(df, bs, who)
+    stage(learn, False)
+    learn.model.train()
+    for _,(xb,yb) in zip(range(20), learn.dls.train):
+        learn.loss_func(learn.model(xb), yb).backward()
+        learn.opt.step()
+        learn.opt.zero_grad()
+    watch.stop = True
+    print(f'{watch.most:.3f}')
+
+def memories(df, n, bs):
+    "Peak memory of training on `n` films, each way in a process of its own"
+    if not Path('/proc/self/status').exists(): return {}
+    with tempfile.TemporaryDirectory() as tmp:
+        inflated(df, n, Path(tmp)/'films').to_pickle(table := f'{tmp}/table.pkl')
+        cmd = [sys.executable, '-m', 'benchmarks', '--table', table, '--bs', str(bs), '--memory']
+        def peak(who): return float(subprocess.run([*cmd, who], stdout=subprocess.PIPE, text=True, check=True).stdout.split()[-1])
+        return {who: peak(who) for who in ('plain', 'ours')}
+
+def sampler_fns(n):
+    "Each way to draw a balanced epoch of a table with three pneumonias to one normal film"
+    label = pd.Categorical.from_codes((np.arange(n) % 4 > 0).astype('i1'), ['NORMAL', 'PNEUMONIA'])
+    train, film = (pd.Categorical.from_codes(np.zeros(n, 'i1'), [o]) for o in ('train', 'film'))
+    ours, w = BalancedSampler(pd.DataFrame(dict(split=train, label=label, path=film))), np.where(label.codes == 0, 3., 1.)
+    return {'BalancedSampler, an array': ours.epoch, 'BalancedSampler': lambda: list(ours), 'WeightedRandomSampler': lambda: list(WeightedRandomSampler(torch.from_numpy(w), len(ours))),
+        'WeightedDL': lambda: list(np.random.choice(n, n, p=w/w.sum())), 'imbalanced-learn, an array': lambda: RandomOverSampler().fit_resample(np.arange(n)[:,None], label.codes)}
+
+def draw(name, n):
+    "Seconds to draw an epoch"
+    if held.get('n') != n: held.update(n=n, fns=sampler_fns(n))
+    return seconds(held['fns'][name])
+
+def draw_bytes(n):
+    "The most bytes a row that drawing an epoch takes, the array that comes out included"
+    fn = sampler_fns(n)['BalancedSampler, an array']
+    tracemalloc.start()
+    fn()
+    return round(tracemalloc.get_traced_memory()[1]/n, 1)
+
+def attempt(pool, name, n, repeats, limit):
+    "Median seconds to draw an epoch; what takes above ten is timed once"
+    took = [pool.submit(draw, name, n).result(limit)]
+    if took[0] < 10: took = [pool.submit(draw, name, n).result(limit) for _ in range(repeats)]
+    return round(float(np.median(took)), 5)
+
+def attempts(name, sizes, repeats, limit):
+    "Seconds of one sampler at each size, in a process of its own, until it fails; then what went wrong"
+    out = {}
+    with ExitStack() as stack:
+        pool = process(stack, held.clear)
+        for n in sizes:
+            try: out[n] = attempt(pool, name, n, repeats, limit)
+            except Exception as e:
+                out[n] = f'not done after {limit} s' if isinstance(e, TimeoutError) else f'{type(e).__name__}: {e}'.splitlines()[0][:90]
+                for o in list((pool._processes or {}).values()): o.kill()
+                break
+    return out
+
+def samplers(sizes, repeats, limit=120):
+    "Seconds to draw an epoch of ever more rows"
+    sizes, names = list(map(int, sizes)), [o for o in sampler_fns(8) if RandomOverSampler or 'imbalanced' not in o]
+    out = {k: attempts(k, sizes, repeats, limit) for k in names}
+    with ExitStack() as stack: out['bytes a row'] = process(stack, held.clear).submit(draw_bytes, max(sizes)).result()
+    return out
+
+def figure(res, dest):
+    "Bars of what a film costs, ours beside plain fastai"
+    frozen = dict(plain=res['epoch']['plain, frozen'], ours=res['epoch']['ours, frozen and still'])
+    pairs = {'decode and shrink': res['decode'], 'later epoch, data alone': res['data'], 'epoch': res['epoch'], 'epoch, body frozen': frozen, 'scan': res['scan']}
+    t = pd.DataFrame({k: {who: v[who] for who in ('plain', 'ours')} for k,v in pairs.items()}).T
+    ax = t.rename(columns=dict(plain='plain fastai')).plot.barh(logx=True, figsize=(7, 3.4), color=['.7', 'C0'])
+    for i,(p,o) in enumerate(t.itertuples(index=False)): ax.text(max(p, o)*1.1, i, f'{p/o:.3g}×', va='center')
+    ax.invert_yaxis()
+    ax.set(xlabel='milliseconds a film', xlim=(t.min().min()/2, t.max().max()*3))
+    ax.figure.savefig(dest, dpi=110, bbox_inches='tight')
+
+def machine():
+    "What this ran on"
+    info = Path('/proc/cpuinfo')
+    names = [o.split(':')[1].strip() for o in info.read_text().splitlines() if o.startswith('model name')] if info.exists() else []
+    return dict(cpu=(names or [platform.processor()])[0], cores=os.cpu_count(), simd=torch.backends.cpu.get_cpu_capability(), threads=torch.get_num_threads(),
+        gpu=torch.cuda.get_device_name() if cuda else 'none', torch=torch.__version__, python=platform.python_version(),
+        load=[round(o, 2) for o in os.getloadavg()] if hasattr(os, 'getloadavg') else None)
+
+def parts(df, films, args):
+    "Each measurement by name"
+    n, repeats, bs = len(df), args.repeats, args.bs
+    return dict(scan=lambda: scans(args.scan or films, repeats), decode=lambda: decodes(df, repeats),
+        data=lambda: data_paths(df, bs, args.epoch_films, repeats), epoch=lambda: epochs(df, bs, args.epoch_films, repeats),
+        scaling=lambda: scaling(df, bs, [n, 4*n, 16*n], repeats), memory_gb=lambda: memories(df, args.many, bs),
+        samplers=lambda: samplers(args.sampler_sizes, repeats))
+
+def main(args):
+    "Measure everything, saying each result as it comes"
+    with tempfile.TemporaryDirectory() as tmp:
+        os.environ['PNEUMO_CACHE'] = f'{tmp}/cache'
+        films = args.films or make_phantoms(f'{tmp}/films', dict(train=dict(NORMAL=40, PNEUMONIA=120)), size=1000)
+        df = scan_images(films)
+        df['split'] = pd.Categorical(['valid']*8 + ['train']*(len(df) - 8), ['train', 'valid', 'test'])
+        res = dict(machine=machine(), films=len(df), pixels=[int(df.width.median()), int(df.height.median())], batch=args.bs, repeats=args.repeats)
+        for k,fn in parts(df, films, args).items():
+            if args.only and k not in args.only: continue
+            res[k] = fn()
+            print(k, json.dumps(res[k]), flush=True)
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out/'speed.json').write_text(json.dumps(res, indent=1))
+    if not args.only: figure(res, args.out/'speed.png')
+
+def command():
+    "What `python -m benchmarks` does"
+    parser = argparse.ArgumentParser(prog='python -m benchmarks', description=__doc__)
+    parser.add_argument('--films', help='folder of full-size films; without one, phantoms are drawn')
+    parser.add_argument('--scan', help='folder of many films, to time the scan; without one, that of --films')
+    parser.add_argument('--out', type=Path, default=Path('study/speed'), help='folder for speed.json and speed.png')
+    parser.add_argument('--bs', type=int, default=32, help='films a batch')
+    parser.add_argument('--repeats', type=int, default=5, help='runs that each median is taken of')
+    parser.add_argument('--epoch-films', type=int, default=256, help='films of an epoch, a multiple of --bs')
+    parser.add_argument('--many', type=int, default=5216, help='films for the measure of memory')
+    parser.add_argument('--sampler-sizes', type=float, nargs='*', default=[1e4, 1e5, 1e6, 1e7, 1e8], help='rows for the measure of samplers')
+    parser.add_argument('--only', nargs='*', help='names of measurements, to take those alone')
+    parser.add_argument('--memory', help=argparse.SUPPRESS)
+    parser.add_argument('--table', help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    memory(args.table, args.memory, args.bs) if args.memory else main(args)
