@@ -8,7 +8,7 @@ Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/remedy.html.md"""
 __all__ = ['REMEDIES', 'CHOSEN', 'FOREST', 'remedy', 'LogitAdjustedLoss', 'PriorShift', 'fit_remedy', 'induce_imbalance',
            'Comparison', 'compare_remedies', 'plot_remedies']
 
-# %% ../nbs/11_remedy.ipynb #aaec6273
+# %% ../nbs/11_remedy.ipynb #1f10167d
 from .phantom import track
 from .data import usable
 from .sampling import BalancedSampler, StepSampler, UndersampledSampler, class_prior, oversample
@@ -26,7 +26,7 @@ from pathlib import Path
 from time import monotonic
 
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns, torch
-from fastai.vision.all import CrossEntropyLossFlat, FocalLossFlat, Learner, MixUp, nn
+from fastai.vision.all import Callback, CancelValidException, CrossEntropyLossFlat, FocalLossFlat, Learner, MixUp, nn
 from torch.utils.data import RandomSampler
 
 # %% ../nbs/11_remedy.ipynb #59c133ac
@@ -156,14 +156,14 @@ def _effective_prior(recipe, train, loss, seed):
     if weight is not None: shares = shares*weight.cpu().numpy()
     return shares/shares.sum()
 
-# %% ../nbs/11_remedy.ipynb #5d122261
-def _made(df, recipe, seed, size, item_size, bs, num_workers, cache, **kwargs):
+# %% ../nbs/11_remedy.ipynb #5642d5af
+def _made(df, recipe, seed, size, item_size, bs, num_workers, cache, cbs=(), **kwargs):
     "A learner as a recipe wants it, untrained"
     n = max((usable(df).split == 'train').sum()//bs, 1)*bs
     dls = _dataloaders(recipe['df'], item_size, size, bs, _in_steps(recipe['sampler'], n), seed, num_workers, None, cache)
     loss = recipe['loss'](dls)
     set_seed(seed)
-    learn = xray_learner(dls, cbs=recipe['cbs'], **kwargs, **({} if loss is None else dict(loss_func=loss)))
+    learn = xray_learner(dls, cbs=recipe['cbs'] + list(cbs), **kwargs, **({} if loss is None else dict(loss_func=loss)))
     learn.prior = _effective_prior(recipe, dls.train.items, loss, seed)
     return learn
 
@@ -267,7 +267,7 @@ def _claim(out, df, settings):
     if other: raise ValueError(f"expected runs of these films and settings in {out}, found others ({', '.join(sorted(other))} differ); pass another folder with out=")
     _write(out/'settings.json', json.dumps(now, indent=1))
 
-# %% ../nbs/11_remedy.ipynb #5d9081df
+# %% ../nbs/11_remedy.ipynb #bf22ad84
 _kept = ['path', 'split', 'label', 'patient', 'predicted']
 
 @contextmanager
@@ -277,11 +277,16 @@ def _without_bars():
     try: yield
     finally: os.environ.pop('IN_TEST') if was is None else os.environ.update(IN_TEST=was)
 
+class _NoValidation(Callback):
+    "The validation films are predicted once, at the end"
+    def before_validate(self):
+        if not hasattr(self, 'gather_preds'): raise CancelValidException
+
 def _run(df, name, fn, seed, out, settings):
     "Train one remedy with one seed and write its predictions: their file is the sign that it is done"
     REMEDIES[name], start = fn, monotonic()
     with _without_bars():
-        learn = _fitted(df, name, seed=seed, **settings)
+        learn = _fitted(df, name, seed=seed, **settings | dict(cbs=[_NoValidation(), *settings.get('cbs', [])]))
         preds = predict(learn, df[df.split.isin(['valid', 'test'])])
     _write(out/f'{name}-{seed}.json', json.dumps(dict(prior=learn.prior.to_dict(), seconds=round(monotonic() - start, 1))))
     _write(out/f'{name}-{seed}.csv', preds[_kept + [c for c in preds if str(c).startswith('prob_')]].to_csv(index=False))

@@ -162,7 +162,7 @@ def _epochs(learn, stage, lr):
     "The finished epochs of the last fit as a table"
     if not hasattr(learn.recorder, 'metric_names'): return pd.DataFrame()
     names = [_nice.get(o, o) for o in learn.recorder.metric_names[1:-1]]
-    df = pd.DataFrame([list(map(float, o)) for o in learn.recorder.values], columns=names)
+    df = pd.DataFrame([list(o) for o in learn.recorder.values], dtype=float).reindex(columns=range(len(names))).set_axis(names, axis=1)
     df.insert(0, 'stage', stage)
     df.insert(1, 'epoch', range(1, len(df) + 1))
     df.insert(2, 'lr_max', getattr(lr, 'stop', lr))
