@@ -235,7 +235,8 @@ def _nested_copies(
     digest = {str(f): d for f,d in zip(files, digests)}
     under = {}
     for f in digest:
-        for p in list(PurePosixPath(f).parents)[:-1]: under.setdefault(f'{p}/', []).append(f)
+        d = f
+        while d := d.rpartition('/')[0]: under.setdefault(f'{d}/', []).append(f)
     def copies(d, up): return all(digest[f] and digest.get(up + f[len(d):]) == digest[f] for f in under[d])
     return [d for d in under if any(copies(d, '' if str(p)=='.' else f'{p}/') for p in PurePosixPath(d).parents)]
 
