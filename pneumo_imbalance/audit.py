@@ -375,7 +375,7 @@ def _against_folders(loaded):
     return pd.concat([_found('', []), *(_found('wrong counts', split_a='train', note=f"train loads {v:,} films from folders of the {k} split") for k,v in n.items())])
 
 # %% ../nbs/04_audit.ipynb #58516166
-def _resolved(df): return df.reset_index(drop=True).assign(file=[os.path.realpath(o) for o in df.path], split=df.split.astype(str), label=df.label.astype(str))
+def _resolved(df): return df.reset_index(drop=True).assign(file=[os.path.realpath(o) for o in df.path], **{k: df[k].astype(str).to_numpy(object) for k in ('split', 'label')})
 
 def _find(df, threshold, n_workers):
     "Every finding in a table of films"
