@@ -23,7 +23,7 @@ demo: .venv/.installed  ## Install, then a small study on generated films; ends 
 test: .venv/.installed-dev  ## Every check: export, style, pytest, wheel, notebooks (STRICT=1: stored outputs too)
 	@$(BIN)/python tools/check.py $(if $(STRICT),--strict)
 
-bench: .venv/.installed  ## Measure this machine beside plain fastai, some ten minutes (ARGS='--films FOLDER': your films)
+bench: .venv/.installed  ## Measure this machine beside plain fastai, a quarter of an hour (ARGS='--films FOLDER': your films)
 	$(BIN)/python -m benchmarks $(ARGS)
 
 nbs: .venv/.installed-dev  ## After editing notebooks: export, run and save outputs, clean, README, style (NB=nbs/01_data.ipynb: run that one)
