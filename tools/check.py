@@ -97,7 +97,7 @@ def check_notebook(
 def check_notebooks(tree, strict):
     "Every notebook runs. Stored outputs that come out differently are named, and fail the run if `strict`."
     before = snapshot(tree/'nbs')
-    nbs = sorted((tree/'nbs').glob('[!._]*.ipynb'))
+    nbs = sorted((tree/'nbs').glob('[!._]*.ipynb'), reverse=True) # the stories, which take longest, first
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         for nb,(rc,out,secs) in zip(nbs, pool.map(check_notebook, nbs)): report(rc == 0, f'{nb.name} ({secs:.0f} s)', out)
     run('nbdev-clean', cwd=tree)
