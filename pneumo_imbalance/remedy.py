@@ -167,6 +167,11 @@ def _made(df, recipe, seed, size, item_size, bs, num_workers, cache, cbs=(), **k
     learn.prior = _effective_prior(recipe, dls.train.items, loss, seed)
     return learn
 
+def _last(recipe, name, unfrozen):
+    "Of the unfrozen epochs, how many the head gets alone at the end"
+    if recipe['finish'] and unfrozen < 2: raise ValueError(f"expected at least 2 unfrozen epochs for {name}, the last of them for the head, found {unfrozen}")
+    return max(unfrozen//4, 1) if recipe['finish'] else 0
+
 def _finish(learn, epochs, lr, seed):
     "Train the head alone on the films as they are"
     train = learn.dls.train
@@ -180,8 +185,7 @@ def _fitted(df, name, frozen, unfrozen, lr_frozen, lr_unfrozen, seed, **kwargs):
     "`fit_remedy` on a table that was checked"
     recipe, threshold = _recipe(df, name, seed), _recipe_name(name)[1]
     learn = _made(df, recipe, seed, **kwargs)
-    last = max(unfrozen//4, 1) if recipe['finish'] else 0
-    if last and unfrozen < 2: raise ValueError(f"expected at least 2 unfrozen epochs for {name}, the last of them for the head, found {unfrozen}")
+    last = _last(recipe, name, unfrozen)
     learn.history = learn.fit_two_stage(frozen, unfrozen - last, lr_frozen, lr_unfrozen, show_plot=False)
     if last: _finish(learn, last, .1*(lr_unfrozen or learn.stages[-1]['lr']), seed)
     if threshold:
@@ -440,7 +444,7 @@ def compare_remedies(
     leaks, out = _leaks(df, on_leak), Path(out)
     df, settings = usable(leaks.df if leaks else df).reset_index(drop=True), _settings(kwargs)
     names = list(dict.fromkeys(['none', *(remedies or REMEDIES)]))
-    for o in names: _recipe_name(o)
+    for o in names: _last(_recipe(df, o, 0), o, settings['unfrozen'])
     seeds = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     _check_compared(df, seeds)
     _claim(out, df, settings)

@@ -27,7 +27,7 @@ from .block import _leaks
 from .train import _find_arch, plot_history, plot_lr_find
 from .evaluate import plot_calibration, plot_confusion, plot_decision, plot_pr, plot_roc, predict, score
 from .interpret import plot_grad_cam, plot_worst
-from .remedy import REMEDIES, _fitted, _recipe_name, _write as _write_whole
+from .remedy import REMEDIES, _fitted, _last, _recipe, _recipe_name, _write as _write_whole
 
 # %% ../nbs/12_study.ipynb #62445da4
 def _shown(df, learn):
@@ -221,7 +221,7 @@ def _check_settings(s):
 # %% ../nbs/12_study.ipynb #fa7fd82f
 def _train_all(found, df, s, out, checks):
     "Train baseline and remedy; write the results after each"
-    runs = []
+    runs, _ = [], _last(_recipe(df, s.balance, s.seed), s.balance, s.unfrozen)
     with TemporaryDirectory() as models:
         for balance in dict.fromkeys(['none', s.balance]):
             runs.append(_train(df, balance, s, models))
