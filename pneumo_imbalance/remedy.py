@@ -304,7 +304,11 @@ def _side_by_side(jobs, n_jobs):
     own = {name for _,name,fn,*_ in jobs if fn.__module__ == '__main__'}
     if own: raise ValueError(f"expected remedies that other processes can import, found {', '.join(own)} from this session; move it to a module, or take n_jobs=1")
     with ProcessPoolExecutor(n_jobs, get_context('spawn'), torch.set_num_threads, (max(torch.get_num_threads()//n_jobs, 1),)) as ex:
-        for o in track(as_completed([ex.submit(_run, *o) for o in jobs]), desc='runs', total=len(jobs)): o.result()
+        try:
+            for o in track(as_completed([ex.submit(_run, *o) for o in jobs]), desc='runs', total=len(jobs)): o.result()
+        except BaseException: # an interruption too: what has not begun is not begun
+            ex.shutdown(wait=False, cancel_futures=True)
+            raise
 
 # %% ../nbs/11_remedy.ipynb #ec98fcff
 CHOSEN = [f'{o} at the chosen threshold' for o in METRICS[:3]]
@@ -323,7 +327,8 @@ def _corrected(preds, name, prior):
 def _read_run(out, name, seed):
     "Predictions of valid and of test of a finished run"
     base = name.partition('+')[0]
-    preds = pd.read_csv(out/f'{base}-{seed}.csv', dtype=dict(patient=str, label=str, predicted=str))
+    texts = dict(dtype=dict(patient=str, label=str, predicted=str), keep_default_na=False, na_values=dict(patient=[''])) # None is a fine name for a class
+    preds = pd.read_csv(out/f'{base}-{seed}.csv', **texts)
     preds = _corrected(preds, name, json.loads((out/f'{base}-{seed}.json').read_text())['prior'])
     return [preds[preds.split == s] for s in ('valid', 'test')]
 

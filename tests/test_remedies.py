@@ -1,5 +1,6 @@
 "Scores, calibration and balancing against independent implementations; intervals against simulated truth; comparisons that are killed, or share the cores."
-import signal, subprocess, sys, time
+import os, signal, subprocess, sys, time
+from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from imblearn.over_sampling import RandomOverSampler
 from imblearn.under_sampling import RandomUnderSampler
@@ -11,7 +12,7 @@ from torchmetrics.classification import BinaryCalibrationError
 from pneumo_imbalance.data import scan_images
 from pneumo_imbalance.evaluate import METRICS, _table, fit_temperature, score
 from pneumo_imbalance.phantom import make_phantoms
-from pneumo_imbalance.remedy import _all_at_once, compare_remedies
+from pneumo_imbalance.remedy import _all_at_once, _read_run, _side_by_side, compare_remedies
 from pneumo_imbalance.sampling import BalancedSampler, UndersampledSampler, oversample, undersample
 from pneumo_imbalance.split import split_valid
 
@@ -102,6 +103,26 @@ def films(tmp_path_factory):
     return d/'df.pkl'
 
 def compare(films, out, **kwargs): return compare_remedies(pd.read_pickle(films), ['none', 'weights'], 2, out, n_boot=50, on_leak='ignore', **small, **kwargs)
+
+def test_class_named_none_is_read_back(tmp_path):
+    rows = dict(path=['a', 'b'], split=['valid', 'test'], label=['None', 'NA'], patient=['', '007'], predicted=['NA', 'None'], prob_NA=[.6, .1], prob_None=[.4, .9])
+    pd.DataFrame(rows).to_csv(tmp_path/'none-0.csv', index=False)
+    (tmp_path/'none-0.json').write_text('{"prior": {"NA": 0.5, "None": 0.5}}')
+    valid, test = _read_run(tmp_path, 'none+threshold', 0)
+    assert (*valid.label, *test.label, *test.patient) == ('None', 'NA', '007') and valid.patient.isna().all()
+
+def fails(df, seed):
+    "A remedy that leaves a trace, and fails"
+    (Path(os.environ['PNEUMO_CACHE'])/str(seed)).touch()
+    time.sleep(.2)
+    raise ZeroDivisionError
+
+def test_a_run_that_fails_ends_the_others(tmp_path, monkeypatch):
+    "The failure is told, and runs that were not begun are not begun"
+    monkeypatch.setenv('PNEUMO_CACHE', str(tmp_path))
+    settings = dict(frozen=0, unfrozen=1, lr_frozen=None, lr_unfrozen=None)
+    with pytest.raises(ZeroDivisionError): _side_by_side([(pd.DataFrame(dict(split=[])), 'none', fails, i, tmp_path, settings) for i in range(40)], 1)
+    assert 1 <= len(list(tmp_path.iterdir())) <= 5
 
 code = """
 import sys, pandas as pd
