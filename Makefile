@@ -4,10 +4,10 @@ BIN := .venv/bin
 FRAME := pyproject.toml settings.ini setup.py constraints.txt
 NB ?= $(wildcard nbs/[0-9a-z]*.ipynb)
 
-# The real films, where the tests find them; without the folder they say so and skip.
-FILMS := $(shell cd "$${CHEST_XRAY:-../shared/chest_xray}" 2>/dev/null && pwd)
-ifneq ($(FILMS),)
-export CHEST_XRAY := $(FILMS)
+# The real images, where the tests find them; without the folder they say so and skip.
+IMAGES := $(shell cd "$${CHEST_XRAY:-../shared/chest_xray}" 2>/dev/null && pwd)
+ifneq ($(IMAGES),)
+export CHEST_XRAY := $(IMAGES)
 else
 unexport CHEST_XRAY
 endif
@@ -17,13 +17,13 @@ endif
 help:  ## List the targets
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
 
-demo: .venv/.installed  ## Install, then a small study on generated films; ends with the report's path
+demo: .venv/.installed  ## Install, then a small study on generated images; ends with the report's path
 	$(BIN)/pneumo-study --size 64 --item-size 96 --bs 32 --frozen 1 --unfrozen 5 --lr-unfrozen .002 --no-pretrained --out study --overwrite
 
 test: .venv/.installed-dev  ## Every check: export, style, pytest, wheel, notebooks (STRICT=1: stored outputs too)
 	@$(BIN)/python tools/check.py $(if $(STRICT),--strict)
 
-bench: .venv/.installed  ## Measure this machine beside plain fastai, a quarter of an hour (ARGS='--films FOLDER': your films)
+bench: .venv/.installed  ## Measure this machine beside plain fastai, a quarter of an hour (ARGS='--images FOLDER': your images)
 	$(BIN)/python -m benchmarks $(ARGS)
 
 nbs: .venv/.installed-dev  ## After editing notebooks: export, run and save outputs, clean, README, style (NB=nbs/01_data.ipynb: run that one)

@@ -1,4 +1,4 @@
-"Plain fastai against ours, measured in turn in one run: `python -m benchmarks --films FOLDER`. Writes a JSON and a figure."
+"Plain fastai against ours, measured in turn in one run: `python -m benchmarks --images FOLDER`. Writes a JSON and a figure."
 import argparse, hashlib, json, os, platform, subprocess, sys, tempfile, threading, time, tracemalloc
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
@@ -14,7 +14,7 @@ from pneumo_imbalance.data import read_table, scan_images
 from pneumo_imbalance.phantom import make_phantoms
 from pneumo_imbalance.presize import clear_presized, presize, _read_square
 from pneumo_imbalance.sampling import BalancedSampler
-from pneumo_imbalance.train import xray_learner, _still
+from pneumo_imbalance.train import xray_learner, still_body
 
 try: from imblearn.over_sampling import RandomOverSampler
 except ImportError: RandomOverSampler = None
@@ -29,7 +29,7 @@ def seconds(fn):
     return time.perf_counter() - start
 
 def in_turn(fns, repeats, per):
-    "Median milliseconds per film of each of `fns`, called in turn so that a noisy machine troubles all alike"
+    "Median milliseconds per image of each of `fns`, called in turn so that a noisy machine troubles all alike"
     took = {k: [] for k in fns}
     for fn in fns.values(): fn()
     for _ in range(repeats):
@@ -54,7 +54,7 @@ def scan_loop(files):
         hashlib.blake2b(Path(f).read_bytes(), digest_size=16).hexdigest()
 
 def decode_loop(files):
-    "The same, proving that each film is whole"
+    "The same, proving that each image is whole"
     for f in files:
         with Image.open(f) as im: im.load()
         hashlib.blake2b(Path(f).read_bytes(), digest_size=16).hexdigest()
@@ -62,7 +62,7 @@ def decode_loop(files):
 def scans(folder, repeats):
     files = get_image_files(folder)
     fns = {'plain': lambda: scan_loop(files), 'plain, decoded': lambda: decode_loop(files), 'ours': lambda: scan_images(folder)}
-    return in_turn(fns, repeats, len(files)) | dict(films=len(files))
+    return in_turn(fns, repeats, len(files)) | dict(images=len(files))
 
 def decodes(df, repeats):
     "Decode and presize, on one core"
@@ -86,7 +86,7 @@ def stage(learn, frozen):
 def fit(learn, frozen, still):
     "One epoch, validation left out"
     stage(learn, frozen)
-    with learn.no_bar(), learn.no_logging(), _still(learn.model[0], still): learn.fit(1, 1e-3, cbs=NoValidation())
+    with learn.no_bar(), learn.no_logging(), still_body(learn.model[0], still): learn.fit(1, 1e-3, cbs=NoValidation())
 
 def steps(learn, frozen, still, n=None):
     "As many steps on a ready batch as an epoch has, or `n`"
@@ -94,7 +94,7 @@ def steps(learn, frozen, still, n=None):
     batch = torch.randn(bs, 3, 224, 224, device=learn.dls.device), torch.randint(2, (bs,), device=learn.dls.device)
     stage(learn, frozen)
     learn.model.train()
-    with _still(learn.model[0], still), torch.autocast('cuda', torch.bfloat16, enabled=hasattr(learn, 'mixed_precision')):
+    with still_body(learn.model[0], still), torch.autocast('cuda', torch.bfloat16, enabled=hasattr(learn, 'mixed_precision')):
         for _ in range(n or len(learn.dls.train)):
             learn.loss_func(learn.model(batch[0]), batch[1]).backward()
             learn.opt.step()
@@ -129,19 +129,19 @@ def process(stack, setup, *args):
     return stack.enter_context(ProcessPoolExecutor(1, get_context('spawn'), setup, args))
 
 def rounds(df, bs, n, jobs, repeats):
-    "Median milliseconds per film of `jobs`, name -> (whose process, function, *arguments), in turn, in an epoch of `n` films"
+    "Median milliseconds per image of `jobs`, name -> (whose process, function, *arguments), in turn, in an epoch of `n` images"
     took = {k: [] for k in jobs}
     with tempfile.TemporaryDirectory() as tmp, ExitStack() as stack:
-        many = inflated(df, n + 8, Path(tmp)/'films')
+        many = inflated(df, n + 8, Path(tmp)/'images')
         pools = {who: process(stack, hold, many, bs, who) for who in ('plain', 'ours')}
         for _ in range(repeats):
             for k,(who,*job) in jobs.items(): took[k].append(pools[who].submit(timed, *job).result())
     return {k: round(float(np.median(v))/n*1e3, 4) for k,v in took.items()}
 
 def data_paths(df, bs, n, repeats):
-    "Film to normalised batch of 224: plain fastai, and a later epoch of ours; and what comes before our first"
+    "Image to normalised batch of 224: plain fastai, and a later epoch of ours; and what comes before our first"
     jobs = {'plain': ('plain', read), 'plain, a worker a core': ('plain', read, True), 'ours': ('ours', read), 'ours, presizing before the first': ('ours', first)}
-    return rounds(df, bs, n, jobs, repeats) | dict(films=n)
+    return rounds(df, bs, n, jobs, repeats) | dict(images=n)
 
 def epochs(df, bs, n, repeats):
     "Whole epochs, and their computing alone: on batches that lie ready in memory"
@@ -151,20 +151,20 @@ def epochs(df, bs, n, repeats):
             still = frozen and who == 'ours'
             name = who + ', frozen'*frozen + ' and still'*still
             jobs |= {name: (who, epoch, frozen, still), f'{name}: computing alone': (who, alone, frozen, still)}
-    return rounds(df, bs, n, jobs, repeats) | dict(films=n)
+    return rounds(df, bs, n, jobs, repeats) | dict(images=n)
 
 def inflated(df, n, dest):
-    "A table of `n` films: copies of those in `df`, each with bytes of its own behind the picture"
+    "A table of `n` images: copies of those in `df`, each with bytes of its own behind the picture"
     dest.mkdir()
     rows = df.iloc[np.arange(n) % len(df) if n > len(df) else np.linspace(0, len(df) - 1, n).astype(int)]
     for i,o in enumerate(rows.path): (dest/f'{i}.jpeg').write_bytes(Path(o).read_bytes() + i.to_bytes(8, 'big'))
     return read_table(pd.DataFrame(dict(path=[str(dest/f'{i}.jpeg') for i in range(n)], label=list(rows.label), split=['valid']*8 + ['train']*(n - 8))))
 
 def scaling(df, bs, sizes, repeats):
-    "Milliseconds per film of presizing and of a later pass, for more and more films"
+    "Milliseconds per image of presizing and of a later pass, for more and more images"
     out = {}
     with tempfile.TemporaryDirectory() as tmp:
-        many = inflated(df, max(sizes), Path(tmp)/'films')
+        many = inflated(df, max(sizes), Path(tmp)/'images')
         for n in sizes:
             some = many.head(n)
             def first():
@@ -199,19 +199,19 @@ def memory(table, who, bs):
     print(f'{watch.most:.3f}')
 
 def memories(df, n, bs):
-    "Peak memory of training on `n` films, each way in a process of its own"
+    "Peak memory of training on `n` images, each way in a process of its own"
     if not Path('/proc/self/status').exists(): return {}
     with tempfile.TemporaryDirectory() as tmp:
-        inflated(df, n, Path(tmp)/'films').to_pickle(table := f'{tmp}/table.pkl')
+        inflated(df, n, Path(tmp)/'images').to_pickle(table := f'{tmp}/table.pkl')
         cmd = [sys.executable, '-m', 'benchmarks', '--table', table, '--bs', str(bs), '--memory']
         def peak(who): return float(subprocess.run([*cmd, who], stdout=subprocess.PIPE, text=True, check=True).stdout.split()[-1])
         return {who: peak(who) for who in ('plain', 'ours')}
 
 def sampler_fns(n):
-    "Each way to draw a balanced epoch of a table with three pneumonias to one normal film"
+    "Each way to draw a balanced epoch of a table with three pneumonias to one normal image"
     label = pd.Categorical.from_codes((np.arange(n) % 4 > 0).astype('i1'), ['NORMAL', 'PNEUMONIA'])
-    train, film = (pd.Categorical.from_codes(np.zeros(n, 'i1'), [o]) for o in ('train', 'film'))
-    ours, w = BalancedSampler(pd.DataFrame(dict(split=train, label=label, path=film))), np.where(label.codes == 0, 3., 1.)
+    train, image = (pd.Categorical.from_codes(np.zeros(n, 'i1'), [o]) for o in ('train', 'image'))
+    ours, w = BalancedSampler(pd.DataFrame(dict(split=train, label=label, path=image))), np.where(label.codes == 0, 3., 1.)
     return {'BalancedSampler, an array': ours.epoch, 'BalancedSampler': lambda: list(ours), 'WeightedRandomSampler': lambda: list(WeightedRandomSampler(torch.from_numpy(w), len(ours))),
         'WeightedDL': lambda: list(np.random.choice(n, n, p=w/w.sum())), 'imbalanced-learn, an array': lambda: RandomOverSampler().fit_resample(np.arange(n)[:,None], label.codes)}
 
@@ -254,14 +254,14 @@ def samplers(sizes, repeats, limit=120):
     return out
 
 def figure(res, dest):
-    "Bars of what a film costs, ours beside plain fastai"
+    "Bars of what an image costs, ours beside plain fastai"
     frozen = dict(plain=res['epoch']['plain, frozen'], ours=res['epoch']['ours, frozen and still'])
     pairs = {'decode and shrink': res['decode'], 'later epoch, data alone': res['data'], 'epoch': res['epoch'], 'epoch, body frozen': frozen, 'scan': res['scan']}
     t = pd.DataFrame({k: {who: v[who] for who in ('plain', 'ours')} for k,v in pairs.items()}).T
     ax = t.rename(columns=dict(plain='plain fastai')).plot.barh(logx=True, figsize=(7, 3.4), color=['.7', 'C0'])
     for i,(p,o) in enumerate(t.itertuples(index=False)): ax.text(max(p, o)*1.1, i, f'{p/o:.3g}×', va='center')
     ax.invert_yaxis()
-    ax.set(xlabel='milliseconds a film', xlim=(t.min().min()/2, t.max().max()*3))
+    ax.set(xlabel='milliseconds an image', xlim=(t.min().min()/2, t.max().max()*3))
     ax.figure.savefig(dest, dpi=110, bbox_inches='tight')
 
 def machine():
@@ -272,11 +272,11 @@ def machine():
         gpu=torch.cuda.get_device_name() if cuda else 'none', torch=torch.__version__, python=platform.python_version(),
         load=[round(o, 2) for o in os.getloadavg()] if hasattr(os, 'getloadavg') else None)
 
-def parts(df, films, args):
+def parts(df, images, args):
     "Each measurement by name"
     n, repeats, bs = len(df), args.repeats, args.bs
-    return dict(scan=lambda: scans(args.scan or films, repeats), decode=lambda: decodes(df, repeats),
-        data=lambda: data_paths(df, bs, args.epoch_films, repeats), epoch=lambda: epochs(df, bs, args.epoch_films, repeats),
+    return dict(scan=lambda: scans(args.scan or images, repeats), decode=lambda: decodes(df, repeats),
+        data=lambda: data_paths(df, bs, args.epoch_images, repeats), epoch=lambda: epochs(df, bs, args.epoch_images, repeats),
         scaling=lambda: scaling(df, bs, [n, 4*n, 16*n], repeats), memory_gb=lambda: memories(df, args.many, bs),
         samplers=lambda: samplers(args.sampler_sizes, repeats))
 
@@ -284,11 +284,11 @@ def main(args):
     "Measure everything, saying each result as it comes"
     with tempfile.TemporaryDirectory() as tmp:
         os.environ['PNEUMO_CACHE'] = f'{tmp}/cache'
-        films = args.films or make_phantoms(f'{tmp}/films', dict(train=dict(NORMAL=40, PNEUMONIA=120)), size=1000)
-        df = scan_images(films)
+        images = args.images or make_phantoms(f'{tmp}/images', dict(train=dict(NORMAL=40, PNEUMONIA=120)), size=1000)
+        df = scan_images(images)
         df['split'] = pd.Categorical(['valid']*8 + ['train']*(len(df) - 8), ['train', 'valid', 'test'])
-        res = dict(machine=machine(), films=len(df), pixels=[int(df.width.median()), int(df.height.median())], batch=args.bs, repeats=args.repeats)
-        for k,fn in parts(df, films, args).items():
+        res = dict(machine=machine(), images=len(df), pixels=[int(df.width.median()), int(df.height.median())], batch=args.bs, repeats=args.repeats)
+        for k,fn in parts(df, images, args).items():
             if args.only and k not in args.only: continue
             res[k] = fn()
             print(k, json.dumps(res[k]), flush=True)
@@ -299,13 +299,13 @@ def main(args):
 def command():
     "What `python -m benchmarks` does"
     parser = argparse.ArgumentParser(prog='python -m benchmarks', description=__doc__)
-    parser.add_argument('--films', help='folder of full-size films; without one, phantoms are drawn')
-    parser.add_argument('--scan', help='folder of many films, to time the scan; without one, that of --films')
+    parser.add_argument('--images', help='folder of full-size images; without one, phantoms are drawn')
+    parser.add_argument('--scan', help='folder of many images, to time the scan; without one, that of --images')
     parser.add_argument('--out', type=Path, default=Path('study/speed'), help='folder for speed.json and speed.png')
-    parser.add_argument('--bs', type=int, default=32, help='films a batch')
+    parser.add_argument('--bs', type=int, default=32, help='images a batch')
     parser.add_argument('--repeats', type=int, default=5, help='runs that each median is taken of')
-    parser.add_argument('--epoch-films', type=int, default=256, help='films of an epoch, a multiple of --bs')
-    parser.add_argument('--many', type=int, default=5216, help='films for the measure of memory')
+    parser.add_argument('--epoch-images', type=int, default=256, help='images of an epoch, a multiple of --bs')
+    parser.add_argument('--many', type=int, default=5216, help='images for the measure of memory')
     parser.add_argument('--sampler-sizes', type=float, nargs='*', default=[1e4, 1e5, 1e6, 1e7, 1e8], help='rows for the measure of samplers')
     parser.add_argument('--only', nargs='*', help='names of measurements, to take those alone')
     parser.add_argument('--memory', help=argparse.SUPPRESS)

@@ -1,14 +1,23 @@
-"Everything the rooms export, in the direction in which data flows: `from pneumo_imbalance.all import *`."
+"Everything the modules export, in the direction in which data flows: `from pneumo_imbalance.all import *`."
+from .core import *
+from .anatomy import *
 from .phantom import *
+from .archive import *
+from .image import *
 from .data import *
 from .plot import *
 from .split import *
+from .copies import *
+from .leaks import *
 from .audit import *
 from .sampling import *
 from .presize import *
 from .block import *
 from .train import *
+from .metrics import *
 from .evaluate import *
+from .calibrate import *
 from .interpret import *
 from .remedy import *
+from .compare import *
 from .study import *

@@ -1,16 +1,18 @@
-"Files and archives that a scanner of films may meet: each is read right or has a problem, in bounded time and memory, and nothing is lost or left."
+"Files and archives that a scanner of images may meet: each is read right or has a problem, in bounded time and memory, and nothing is lost or left."
 import gzip, io, os, stat, struct, subprocess, sys, tarfile, zipfile, zlib
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 import numpy as np, pandas as pd, pytest
 from PIL import Image
-from pneumo_imbalance.audit import thumbnails
+from pneumo_imbalance.archive import extract
+from pneumo_imbalance.copies import thumbnails
 from pneumo_imbalance.block import xray_dataloaders
-from pneumo_imbalance.data import extract, open_film, read_table, scan_images
-from pneumo_imbalance.phantom import make_phantoms, phantom_film
+from pneumo_imbalance.data import read_table, scan_images
+from pneumo_imbalance.image import open_image
+from pneumo_imbalance.phantom import make_phantoms, phantom_image
 
-film = phantom_film(1, size=128)
+image = phantom_image(1, size=128)
 posix = pytest.mark.skipif(os.name != 'posix', reason='this system has other kinds of files')
 
 def png(width, height):
@@ -27,9 +29,9 @@ def tiff(pages):
     starts = [8 + i*(len(page) + 4) for i in range(1, pages)] + [0]
     return b'II*\0' + struct.pack('<I', 8) + b''.join(page + struct.pack('<I', o) for o in starts)
 
-def good_films(d):
-    "Write a film in every mode that Pillow knows to `d`"
-    im, wide = Image.fromarray(film), Image.fromarray(film.astype('u2')*257)
+def good_images(d):
+    "Write an image in every mode that Pillow knows to `d`"
+    im, wide = Image.fromarray(image), Image.fromarray(image.astype('u2')*257)
     im.save(d/'gray.jpeg', quality=95)
     wide.save(d/'sixteen.png')
     wide.save(d/'sixteen.tif')
@@ -38,25 +40,25 @@ def good_films(d):
     im.convert('RGBA').save(d/'rgba.png')
     im.convert('LA').save(d/'la.png')
     Image.merge('LAB', [im, Image.new('L', im.size, 128), Image.new('L', im.size, 128)]).save(d/'lab.tif')
-    Image.fromarray(film.astype('f4')/255).save(d/'float.tiff')
+    Image.fromarray(image.astype('f4')/255).save(d/'float.tiff')
     exif = Image.Exif()
     exif[274] = 6
-    Image.fromarray(np.rot90(film[:,:96])).save(d/'turned.jpeg', exif=exif, quality=95)
+    Image.fromarray(np.rot90(image[:,:96])).save(d/'turned.jpeg', exif=exif, quality=95)
     data = (d/'turned.jpeg').read_bytes()
     at, scan = data.index(b'\xff\xe1'), data.index(b'\xff\xda')
     note = data[at:at + 2 + int.from_bytes(data[at+2:at+4])]
     (d/'turned late.jpeg').write_bytes(data[:scan].replace(note, b'') + note + data[scan:])
     Image.new('L', (1, 1), 7).save(d/'dot.png')
 
-def bad_films(d):
-    "Write what only looks like films to `d`; name → start of its problem"
+def bad_images(d):
+    "Write what only looks like images to `d`; name → start of its problem"
     data = (d/'gray.jpeg').read_bytes()
     frame, codes, scan = (data.index(bytes([0xff, o])) for o in (0xc0, 0xc4, 0xda))
-    made = {'zero.jpeg': b'', 'cut.jpeg': data[:len(data)//2], 'text.jpeg': b'this is no film', 'bomb.png': png(20_000, 20_000), 'chain.tiff': tiff(150_000),
+    made = {'zero.jpeg': b'', 'cut.jpeg': data[:len(data)//2], 'text.jpeg': b'this is no image', 'bomb.png': png(20_000, 20_000), 'chain.tiff': tiff(150_000),
         'program.jpeg': b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n%%EndComments\nshowpage\n', 'head.jpeg': data[:scan] + b'\xff\xd9',
         'twelve.jpeg': data[:frame+4] + b'\x0c' + data[frame+5:], 'codes.jpeg': data[:codes+5] + b'\xff'*16 + data[codes+21:], 'cut inside.jpeg': data[:scan+80] + data[scan:]}
     for k,v in made.items(): (d/k).write_bytes(v)
-    pages = [Image.fromarray(film)]*3
+    pages = [Image.fromarray(image)]*3
     pages[0].save(d/'pages.tiff', save_all=True, append_images=pages[1:])
     with open(d/'sparse.jpeg', 'wb') as f: f.truncate(1 << 41)
     return {'chain.tiff': 'more than one', 'program.jpeg': 'not an image', 'head.jpeg': 'unreadable', 'twelve.jpeg': 'not an image', 'codes.jpeg': 'unreadable',
@@ -79,8 +81,8 @@ def dirty(tmp_path_factory):
     "A hostile directory, and the problems expected of it"
     d = tmp_path_factory.mktemp('dirty')/'train/NORMAL'
     d.mkdir(parents=True)
-    good_films(d)
-    problems = bad_films(d)
+    good_images(d)
+    problems = bad_images(d)
     if os.name == 'posix': problems |= odd_files(d)
     return d.parents[1], problems
 
@@ -125,20 +127,20 @@ same = ['gray.jpeg', 'sixteen.png', 'sixteen.tif', 'cmyk.jpg', 'palette.png', 'r
 
 @pytest.mark.parametrize('name', same)
 def test_every_mode_is_read_right(dirty, name):
-    x = np.asarray(open_film(dirty[0]/'train/NORMAL'/name)).astype(float)
-    want = film.astype(float)
+    x = np.asarray(open_image(dirty[0]/'train/NORMAL'/name)).astype(float)
+    want = image.astype(float)
     if name == 'float.tiff': want = (want - want.min())*255/(want.max() - want.min())
-    assert x.shape == film.shape and abs(x - want).mean() < 2
+    assert x.shape == image.shape and abs(x - want).mean() < 2
 
 @pytest.mark.parametrize('name', ['turned.jpeg', 'turned late.jpeg'])
-def test_turned_film_stands_upright(dirty, name):
-    x = np.asarray(open_film(dirty[0]/'train/NORMAL'/name)).astype(float)
-    assert x.shape == (128, 96) and abs(x - film[:,:96]).mean() < 2
+def test_turned_image_stands_upright(dirty, name):
+    x = np.asarray(open_image(dirty[0]/'train/NORMAL'/name)).astype(float)
+    assert x.shape == (128, 96) and abs(x - image[:,:96]).mean() < 2
 
 def test_batches_of_every_mode(dirty, tmp_path):
-    "A network is shown sixteen-bit, CMYK and turned films as it is shown gray ones"
-    films = [dict(path=str(dirty[0]/'train/NORMAL'/o), label=c, split=s, patient=f'{s}{i}') for s in ('train', 'valid') for i,(o,c) in enumerate(zip(same, 'ab'*5))]
-    dls = xray_dataloaders(read_table(pd.DataFrame(films)), item_size=64, size=64, bs=8, num_workers=0, device='cpu', on_leak='ignore')
+    "A network is shown sixteen-bit, CMYK and turned images as it is shown gray ones"
+    images = [dict(path=str(dirty[0]/'train/NORMAL'/o), label=c, split=s, patient=f'{s}{i}') for s in ('train', 'valid') for i,(o,c) in enumerate(zip(same, 'ab'*5))]
+    dls = xray_dataloaders(read_table(pd.DataFrame(images)), item_size=64, size=64, bs=8, num_workers=0, device='cpu', on_leak='ignore')
     x = dls.valid.one_batch()[0]
     assert abs(x[:-1] - x[:1]).mean() < .15
 
@@ -246,11 +248,11 @@ def test_nothing_is_overwritten(tmp_path):
     with pytest.raises((ValueError, OSError)): extract(archive, tmp_path/'data')
     assert (tmp_path/'data/mine.txt').read_text() == 'mine' and len(list(tmp_path.iterdir())) == 2
 
-def test_film_that_comes_back_is_seen(tmp_path, monkeypatch, capsys):
+def test_image_that_comes_back_is_seen(tmp_path, monkeypatch, capsys):
     "A thumbnail that could not be made is not remembered as black"
     monkeypatch.setenv('PNEUMO_CACHE', str(tmp_path/'cache'))
     df = scan_images(make_phantoms(tmp_path/'data', dict(train=dict(NORMAL=3, PNEUMONIA=3)), size=64))
     away = Path(df.path[0]).rename(tmp_path/'away')
-    assert not thumbnails(df)[0].any() and "1 films can't be read now" in capsys.readouterr().out
+    assert not thumbnails(df)[0].any() and "1 images can't be read now" in capsys.readouterr().out
     away.rename(df.path[0])
     assert thumbnails(df)[0].any()

@@ -1,18 +1,19 @@
-"Presized films when processes are killed, meet, or find the disk full; and the loaders they feed."
+"Presized images when processes are killed, meet, or find the disk full; and the loaders they feed."
 import os, signal, subprocess, sys, time
 import numpy as np, pandas as pd, pytest, torch
 from fastai.torch_core import set_seed
 from pneumo_imbalance.block import xray_dataloaders
-from pneumo_imbalance.data import open_film, scan_images
+from pneumo_imbalance.data import scan_images
+from pneumo_imbalance.image import open_image
 from pneumo_imbalance.phantom import make_phantoms
 from pneumo_imbalance.presize import presize
 from pneumo_imbalance.sampling import BalancedSampler
 from pneumo_imbalance.split import split_valid
 
 @pytest.fixture(scope='module')
-def films(tmp_path_factory):
+def images(tmp_path_factory):
     "The pickled table of a few hundred phantoms"
-    d = tmp_path_factory.mktemp('films')
+    d = tmp_path_factory.mktemp('images')
     split_valid(scan_images(make_phantoms(d/'xray', dict(train=dict(NORMAL=150, PNEUMONIA=430), test=dict(NORMAL=8, PNEUMONIA=12)), size=64))).to_pickle(d/'df.pkl')
     return d/'df.pkl'
 
@@ -29,56 +30,56 @@ if limit:
     import signal
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-films = m.presize(pd.read_pickle(sys.argv[1]), size=48, channels=1, n_workers=2)
-print(len(films))
+images = m.presize(pd.read_pickle(sys.argv[1]), size=48, channels=1, n_workers=2)
+print(len(images))
 """
 
-def builder(films, cache, wait=0., limit=0):
-    "A process that presizes the films of a table"
+def builder(images, cache, wait=0., limit=0):
+    "A process that presizes the images of a table"
     env = dict(os.environ, PNEUMO_CACHE=str(cache), TQDM_DISABLE='1')
-    return subprocess.Popen([sys.executable, '-c', build, str(films), str(wait), str(limit)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, '-c', build, str(images), str(wait), str(limit)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-def check(films, cache, monkeypatch):
+def check(images, cache, monkeypatch):
     "All squares are there, once, and right"
     monkeypatch.setenv('PNEUMO_CACHE', str(cache))
-    df = pd.read_pickle(films)
+    df = pd.read_pickle(images)
     made = presize(df, size=48, channels=1)
     assert len(made) == df.digest.nunique() and made.slots.is_unique
-    want = np.stack([np.asarray(open_film(o, least=48).resize((48, 48), 2)) for o in df.path])
+    want = np.stack([np.asarray(open_image(o, least=48).resize((48, 48), 2)) for o in df.path])
     assert (made[df] == want).all()
     return made
 
-def test_killed_half_way_goes_on(films, tmp_path, monkeypatch):
-    p, store = builder(films, tmp_path, wait=.01), tmp_path/'presized/48-squish-1'
-    while not (store/'films-0.bin').exists() or not (store/'films-0.bin').stat().st_size: time.sleep(.02)
+def test_killed_half_way_goes_on(images, tmp_path, monkeypatch):
+    p, store = builder(images, tmp_path, wait=.01), tmp_path/'presized/48-squish-1'
+    while not (store/'images-0.bin').exists() or not (store/'images-0.bin').stat().st_size: time.sleep(.02)
     time.sleep(.3)
     p.send_signal(signal.SIGKILL)
     p.wait()
-    kept = (store/'films-0.bin').stat().st_size//48**2
+    kept = (store/'images-0.bin').stat().st_size//48**2
     assert 0 < kept < 600
-    before = (store/'films-0.bin').read_bytes()[:256*48**2]
-    check(films, tmp_path, monkeypatch)
-    assert (store/'films-0.bin').read_bytes()[:256*48**2] == before
+    before = (store/'images-0.bin').read_bytes()[:256*48**2]
+    check(images, tmp_path, monkeypatch)
+    assert (store/'images-0.bin').read_bytes()[:256*48**2] == before
 
-def test_two_at_once_build_once(films, tmp_path, monkeypatch):
-    both = [builder(films, tmp_path, wait=.003) for _ in range(2)]
+def test_two_at_once_build_once(images, tmp_path, monkeypatch):
+    both = [builder(images, tmp_path, wait=.003) for _ in range(2)]
     outs = [p.communicate(timeout=120) for p in both]
     assert [p.returncode for p in both] == [0, 0], outs
-    made = check(films, tmp_path, monkeypatch)
-    assert (tmp_path/'presized/48-squish-1/films-0.bin').stat().st_size == len(made)*48**2
+    made = check(images, tmp_path, monkeypatch)
+    assert (tmp_path/'presized/48-squish-1/images-0.bin').stat().st_size == len(made)*48**2
 
 @pytest.mark.skipif(os.name != 'posix', reason='this system has no limit on file sizes to stand for a full disk')
-def test_full_disk_is_one_sentence(films, tmp_path, monkeypatch):
-    p = builder(films, tmp_path, limit=300*48**2)
+def test_full_disk_is_one_sentence(images, tmp_path, monkeypatch):
+    p = builder(images, tmp_path, limit=300*48**2)
     err = p.communicate(timeout=120)[1].strip().splitlines()
-    assert p.returncode == 1 and 'expected to keep 600 presized films' in err[-1] and 'free some space' in err[-1], err
-    check(films, tmp_path, monkeypatch)
+    assert p.returncode == 1 and 'expected to keep 600 presized images' in err[-1] and 'free some space' in err[-1], err
+    check(images, tmp_path, monkeypatch)
 
 @pytest.fixture
-def both_ways(films, tmp_path, monkeypatch):
-    "Loaders of presized films, and of the files"
+def both_ways(images, tmp_path, monkeypatch):
+    "Loaders of presized images, and of the files"
     monkeypatch.setenv('PNEUMO_CACHE', str(tmp_path))
-    df = pd.read_pickle(films)
+    df = pd.read_pickle(images)
     return df, *(xray_dataloaders(df, item_size=64, size=48, bs=50, num_workers=0, device='cpu', cache=o, on_leak='ignore') for o in (True, False))
 
 def test_same_tensors_either_way(both_ways):
@@ -109,10 +110,10 @@ def test_distributed_shards_are_disjoint(both_ways, monkeypatch):
     x, y = next(iter(shards[0]))
     assert x.shape == (50, 3, 48, 48) and y.tolist() == [train.items.label.cat.codes.iloc[i] for i in order[:50]]
 
-def test_balanced_sampler_under_accelerate(films):
+def test_balanced_sampler_under_accelerate(images):
     "Two processes of accelerate share each balanced epoch, and the next one differs"
     from accelerate.data_loader import prepare_data_loader
-    df = pd.read_pickle(films)
+    df = pd.read_pickle(images)
     df = df[df.split == 'train']
     def batches(sampler): return torch.utils.data.DataLoader(torch.arange(len(df)), batch_size=20, sampler=sampler)
     ranks = [prepare_data_loader(batches(BalancedSampler(df, seed=3)), num_processes=2, process_index=r, put_on_device=False) for r in range(2)]

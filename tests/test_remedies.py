@@ -10,9 +10,11 @@ from sklearn import metrics as skm
 from sklearn.linear_model import LogisticRegression
 from torchmetrics.classification import BinaryCalibrationError
 from pneumo_imbalance.data import scan_images
-from pneumo_imbalance.evaluate import METRICS, _table, fit_temperature, score
+from pneumo_imbalance.calibrate import fit_temperature
+from pneumo_imbalance.evaluate import score
+from pneumo_imbalance.metrics import METRICS, interval_table
 from pneumo_imbalance.phantom import make_phantoms
-from pneumo_imbalance.remedy import _all_at_once, _read_run, _side_by_side, compare_remedies
+from pneumo_imbalance.compare import _all_at_once, _side_by_side, compare_remedies, read_run
 from pneumo_imbalance.sampling import BalancedSampler, UndersampledSampler, oversample, undersample
 from pneumo_imbalance.split import split_valid
 
@@ -24,7 +26,7 @@ def predictions(z, y, patient=None):
 
 @pytest.fixture(params=range(3))
 def fixed(request):
-    "Logits and truth of 500 films, a quarter of them normal"
+    "Logits and truth of 500 images, a quarter of them normal"
     rng = np.random.default_rng(request.param)
     y = (rng.random(500) < .75).astype(int)
     return rng.normal(3*y - 1, 1 + request.param), y
@@ -58,9 +60,9 @@ def test_counts_are_those_of_imbalanced_learn(ratio):
             assert df.label.iloc[list(drawn)].value_counts().to_dict() == want.value_counts().to_dict()
 
 def drawn(rng, n):
-    "Predictions for `n` patients of each class, with one to three films each that share most of their score"
-    films = rng.integers(1, 4, 2*n)
-    patient, y = np.repeat(np.arange(2*n), films), np.repeat(np.arange(2*n)%2, films)
+    "Predictions for `n` patients of each class, with one to three images each that share most of their score"
+    images = rng.integers(1, 4, 2*n)
+    patient, y = np.repeat(np.arange(2*n), images), np.repeat(np.arange(2*n)%2, images)
     z = 1.5*(2*y - 1) + rng.normal(0, 1.5, 2*n)[patient] + rng.normal(0, .5, len(y))
     return z, y, patient
 
@@ -71,7 +73,7 @@ def test_intervals_hold_the_truth():
     def table(n, n_boot):
         z, y, patient = drawn(rng, n)
         p = expit(z)
-        return _table([1], ['NORMAL', 'PNEUMONIA'], y, (p > .5).astype(int), np.stack([1 - p, p], 1), patient, n_boot, int(rng.integers(1e9)))[0].iloc[at]
+        return interval_table([1], ['NORMAL', 'PNEUMONIA'], y, (p > .5).astype(int), np.stack([1 - p, p], 1), patient, n_boot, int(rng.integers(1e9)))[0].iloc[at]
     truth = table(250_000, 1).value.to_numpy()
     held = [((t.low <= truth) & (truth <= t.high)).to_numpy() for t in (table(150, 300) for _ in range(500))]
     share = dict(zip(names, np.mean(held, axis=0)))
@@ -95,20 +97,20 @@ def test_bounds_for_all_remedies_hold_together():
 small = dict(frozen=0, unfrozen=2, lr_unfrozen=2e-3, size=32, item_size=48, bs=32, pretrained=False, num_workers=0)
 
 @pytest.fixture(scope='module')
-def films(tmp_path_factory):
+def images(tmp_path_factory):
     "The pickled table of some phantoms"
-    d = tmp_path_factory.mktemp('films')
+    d = tmp_path_factory.mktemp('images')
     counts = dict(train=dict(NORMAL=30, PNEUMONIA=80), test=dict(NORMAL=10, PNEUMONIA=15))
     split_valid(scan_images(make_phantoms(d/'xray', counts, size=48))).to_pickle(d/'df.pkl')
     return d/'df.pkl'
 
-def compare(films, out, **kwargs): return compare_remedies(pd.read_pickle(films), ['none', 'weights'], 2, out, n_boot=50, on_leak='ignore', **small, **kwargs)
+def compare(images, out, **kwargs): return compare_remedies(pd.read_pickle(images), ['none', 'weights'], 2, out, n_boot=50, on_leak='ignore', **small, **kwargs)
 
 def test_class_named_none_is_read_back(tmp_path):
     rows = dict(path=['a', 'b'], split=['valid', 'test'], label=['None', 'NA'], patient=['', '007'], predicted=['NA', 'None'], prob_NA=[.6, .1], prob_None=[.4, .9])
     pd.DataFrame(rows).to_csv(tmp_path/'none-0.csv', index=False)
     (tmp_path/'none-0.json').write_text('{"prior": {"NA": 0.5, "None": 0.5}}')
-    valid, test = _read_run(tmp_path, 'none+threshold', 0)
+    valid, test = read_run(tmp_path, 'none+threshold', 0)
     assert (*valid.label, *test.label, *test.patient) == ('None', 'NA', '007') and valid.patient.isna().all()
 
 def fails(df, seed):
@@ -126,24 +128,24 @@ def test_a_run_that_fails_ends_the_others(tmp_path, monkeypatch):
 
 code = """
 import sys, pandas as pd
-from pneumo_imbalance.remedy import compare_remedies
+from pneumo_imbalance.compare import compare_remedies
 compare_remedies(pd.read_pickle(sys.argv[1]), ['none', 'weights'], 2, sys.argv[2], n_boot=50, on_leak='ignore', **eval(sys.argv[3]))
 """
 
-def test_killed_goes_on_and_side_by_side_is_the_same(films, tmp_path, monkeypatch):
+def test_killed_goes_on_and_side_by_side_is_the_same(images, tmp_path, monkeypatch):
     monkeypatch.setenv('PNEUMO_CACHE', str(tmp_path/'cache'))
     monkeypatch.setenv('OMP_NUM_THREADS', '1') # sums come out alike on as many threads only
     torch.set_num_threads(1)
     out = tmp_path/'out'
-    p = subprocess.Popen([sys.executable, '-c', code, str(films), str(out), repr(small)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    p = subprocess.Popen([sys.executable, '-c', code, str(images), str(out), repr(small)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     end = time.monotonic() + 300
     while not list(out.glob('*.csv')) and p.poll() is None and time.monotonic() < end: time.sleep(.02)
     p.send_signal(signal.SIGKILL)
     p.wait()
     kept = {o: o.read_bytes() for o in out.glob('*.csv')}
     assert 1 <= len(kept) < 4
-    a = compare(films, out)
+    a = compare(images, out)
     assert {o: o.read_bytes() for o in kept} == kept and len(list(out.glob('*.csv'))) == 4 and not list(out.glob('*.part'))
-    b = compare(films, tmp_path/'beside', n_jobs=2)
+    b = compare(images, tmp_path/'beside', n_jobs=2)
     pd.testing.assert_frame_equal(a.runs, b.runs, atol=1e-4)
     pd.testing.assert_frame_equal(a.differences, b.differences, atol=1e-3)

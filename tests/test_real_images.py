@@ -1,19 +1,21 @@
-"The rooms on the real films, where the environment variable CHEST_XRAY (default ../shared/chest_xray) leads to them."
+"The modules on the real images, where the environment variable CHEST_XRAY (default ../shared/chest_xray) leads to them."
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import ImageEnhance
-from pneumo_imbalance.audit import check_leaks, near_duplicates
-from pneumo_imbalance.data import class_counts, imbalance_ratio, open_film, read_table, scan_images
+from pneumo_imbalance.copies import near_duplicates
+from pneumo_imbalance.leaks import check_leaks
+from pneumo_imbalance.data import class_counts, imbalance_ratio, read_table, scan_images
+from pneumo_imbalance.image import open_image
 from pneumo_imbalance.sampling import BalancedSampler, oversample
 from pneumo_imbalance.split import split_valid
 
-films = Path(os.environ.get('CHEST_XRAY', Path(__file__).parents[1]/'../shared/chest_xray'))
-pytestmark = pytest.mark.skipif(not films.is_dir(), reason=f'no real films at {films}: set CHEST_XRAY to the folder that holds train and test')
+images = Path(os.environ.get('CHEST_XRAY', Path(__file__).parents[1]/'../shared/chest_xray'))
+pytestmark = pytest.mark.skipif(not images.is_dir(), reason=f'no real images at {images}: set CHEST_XRAY to the folder that holds train and test')
 
 @pytest.fixture(scope='module')
-def df(): return scan_images(films)
+def df(): return scan_images(images)
 
 def test_counts(df):
     counts = class_counts(df)
@@ -60,15 +62,15 @@ def test_identical_groups(df):
     assert (inside.split_a == inside.split_b).all()
 
 def disguised(path, dest, seed):
-    "Write a film to `dest` trimmed, resized, brightened, converted and re-encoded"
-    rng, im = np.random.default_rng(seed), open_film(path)
+    "Write an image to `dest` trimmed, resized, brightened, converted and re-encoded"
+    rng, im = np.random.default_rng(seed), open_image(path)
     (w, h), (l, t, r, b) = im.size, rng.uniform(0, .03, 4)
     im = im.crop((int(l*w), int(t*h), w - int(r*w), h - int(b*h)))
     im = im.resize(tuple(round(o*s) for s in [rng.uniform(.5, 2)] for o in im.size), seed%3 + 1)
     ImageEnhance.Brightness(im).enhance(rng.uniform(.9, 1.1)).convert('RGB' if seed%2 else 'L').save(dest, quality=int(rng.integers(60, 96)))
 
 def test_planted_leaks(df, tmp_path):
-    "Of 500 test films planted in train in disguise, 99 % are found, and at most a handful of pairs that are no copies"
+    "Of 500 test images planted in train in disguise, 99 % are found, and at most a handful of pairs that are no copies"
     test = df[df.split == 'test'].sample(500, random_state=1)
     names = [tmp_path/f'{i}.jpeg' for i in range(len(test))]
     with ThreadPoolExecutor() as ex: list(ex.map(disguised, test.path, names, range(len(test))))

@@ -1,4 +1,4 @@
-"The rooms: one notebook a module, imports that follow the flow of data, all of it in `all.py`, short functions."
+"The modules: one notebook a module, imports that follow the flow of data, all of it in `all.py`, short functions."
 import ast, re
 from pathlib import Path
 from statistics import median, quantiles
