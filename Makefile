@@ -12,7 +12,7 @@ else
 unexport CHEST_XRAY
 endif
 
-.PHONY: help demo test bench nbs docs clean
+.PHONY: help demo test bench jitter nbs docs clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -26,7 +26,10 @@ test: .venv/.installed-dev  ## Every check: export, style, pytest, wheel, notebo
 bench: .venv/.installed  ## Measure this machine beside plain fastai, a quarter of an hour (ARGS='--images FOLDER': your images)
 	$(BIN)/python -m benchmarks $(ARGS)
 
-nbs: .venv/.installed-dev  ## After editing notebooks: export, run and save outputs, clean, README, style (NB=nbs/01_data.ipynb: run that one)
+jitter: .venv/.installed-dev  ## Run what trains with other processors' kernels and from other seeds (NB=nbs/33_train.ipynb ARGS="--seeds 20")
+	$(BIN)/python tools/jitter.py $(if $(filter command line,$(origin NB)),$(NB)) $(ARGS)
+
+nbs: .venv/.installed-dev  ## After editing notebooks: export, run and save outputs, clean, README, style (NB=nbs/12_data.ipynb: run that one)
 	$(BIN)/nbdev-export
 	printf '%s\n' $(NB) | OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 xargs -n 1 -P 2 $(BIN)/nbdev-test --save
 	$(BIN)/nbdev-clean
