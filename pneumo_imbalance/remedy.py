@@ -1,4 +1,4 @@
-"""Every remedy for class imbalance under one name, and a comparison that says whether a difference is one
+"""Every remedy for class imbalance under one name, for as many steps and from the same weights
 
 Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/remedy.html.md"""
 
@@ -16,8 +16,10 @@ from .leaks import check_leaks
 from .block import checked_dataloaders
 from .train import epoch_table, set_seed, still_body, weighted_loss, xray_learner
 
+from numbers import Integral, Real
+
 import numpy as np, pandas as pd, torch
-from fastai.vision.all import CrossEntropyLossFlat, FocalLossFlat, Learner, MixUp, nn
+from fastai.vision.all import CrossEntropyLossFlat, FocalLossFlat, L, Learner, MixUp, delegates, nn
 from torch.utils.data import RandomSampler
 
 # %% ../nbs/50_remedy.ipynb #59c133ac
@@ -26,8 +28,10 @@ REMEDIES = {}
 def remedy(
     fn # A function of a table and a seed, which returns a dict with any of the keys df, sampler, loss, cbs, finish, prior
 ): # The same function
-    "Enter a remedy into `REMEDIES`, under its function's name"
-    REMEDIES[fn.__name__.strip('_')] = fn
+    "Enter a remedy into `REMEDIES`, under its function's name; raises ValueError for a function without one"
+    name = getattr(fn, '__name__', '').strip('_')
+    if not name.isidentifier(): raise ValueError(f"expected a function with a name, found {getattr(fn, '__name__', fn)!r}; write the remedy with def")
+    REMEDIES[name] = fn
     return fn
 
 # %% ../nbs/50_remedy.ipynb #ae3f38ed
@@ -58,24 +62,30 @@ def _weights(df, seed):
     "Each class weighs in the loss by its inverse frequency"
     return dict(loss=weighted_loss)
 
+def _sizes(df):
+    "Training images of each class, in sorted order"
+    return (class_prior(df)*(df.split == 'train').sum()).round().astype(int)
+
 def _effective_weights(n, beta=.999):
     "Weights of classes of `n` images by their effective number, their sum the number of classes (Cui et al. 2019, eq. 2)"
     w = (1 - beta)/(1 - beta**np.asarray(n, float))
     return w*len(w)/w.sum()
 
+# %% ../nbs/50_remedy.ipynb #89c51350
 @remedy
 def _effective_number(df, seed):
     "Each class weighs by its effective number of images, β = .999 (Cui et al. 2019)"
-    n = class_prior(df)*(df.split == 'train').sum()
-    return dict(loss=lambda dls: CrossEntropyLossFlat(weight=torch.tensor(_effective_weights(n[list(dls.vocab)]), dtype=torch.float, device=dls.device)))
+    def loss(dls): return CrossEntropyLossFlat(weight=torch.tensor(_effective_weights(_sizes(df)[list(dls.vocab)]), dtype=torch.float, device=dls.device))
+    return dict(loss=loss)
 
-# %% ../nbs/50_remedy.ipynb #89c51350
 @remedy
 def _focal(df, seed):
     "Images that are right already fade from the loss, γ = 2 (Lin et al. 2017)"
     return dict(loss=lambda dls: FocalLossFlat(gamma=2.))
 
 # %% ../nbs/50_remedy.ipynb #809e6048
+def _log(prior): return torch.as_tensor(np.log(np.asarray(prior)), dtype=torch.float)
+
 class LogitAdjustedLoss(CrossEntropyLossFlat):
     "Cross-entropy of logits to which the log of the class shares is added; probabilities come from the logits alone (Menon et al. 2021)"
     def __init__(self,
@@ -83,7 +93,7 @@ class LogitAdjustedLoss(CrossEntropyLossFlat):
         **kwargs # For fastai's CrossEntropyLossFlat
     ):
         super().__init__(**kwargs)
-        self.log_prior = torch.as_tensor(np.log(np.asarray(prior)), dtype=torch.float)
+        self.log_prior = _log(prior)
 
     def __call__(self, inp, targ, **kwargs): return super().__call__(inp + self.log_prior.to(inp.device), targ, **kwargs)
 
@@ -93,17 +103,18 @@ class PriorShift(nn.Module):
         prior # Share of each class in training, in the order of the classes
     ):
         super().__init__()
-        self.register_buffer('log_prior', torch.as_tensor(np.log(np.asarray(prior)), dtype=torch.float))
+        self.register_buffer('log_prior', _log(prior))
 
     def forward(self, x): return x - self.log_prior
 
 # %% ../nbs/50_remedy.ipynb #e981e0df
-def _even(df): return class_prior(df)*0 + 1/len(class_prior(df))
+def _even(prior): return prior*0 + 1/len(prior)
 
 @remedy
 def _logit_adjust(df, seed):
     "The log of the class shares is added to the logits in training (Menon et al. 2021)"
-    return dict(loss=lambda dls: LogitAdjustedLoss(class_prior(df)[list(dls.vocab)]), prior=_even(df))
+    prior = class_prior(df)
+    return dict(loss=lambda dls: LogitAdjustedLoss(prior[list(dls.vocab)]), prior=_even(prior))
 
 # %% ../nbs/50_remedy.ipynb #c9b0d5ec
 @remedy
@@ -124,20 +135,34 @@ def _mixup_balanced(df, seed):
 # %% ../nbs/50_remedy.ipynb #4196c843
 def parse_remedy(
     name # A name in `REMEDIES`, with or without '+threshold'
-) -> tuple: # The remedy, and what follows its +
-    "The remedy and what follows its +, if there are such"
-    base, _, more = name.partition('+')
+) -> tuple: # The remedy, and what follows its +: 'threshold' or ''
+    "The remedy and what follows its +; raises ValueError for a name that is not known"
+    base, _, more = str(name).partition('+')
     if base not in REMEDIES or more not in ('', 'threshold'):
         raise ValueError(f"expected one of {', '.join(REMEDIES)}, with or without +threshold, found {name!r}; add your own with @remedy")
     return base, more
 
+# %% ../nbs/50_remedy.ipynb #2c26cc67
 def remedy_recipe(
     df, # A table of images, split
     name, # See `parse_remedy`
     seed # Seed of what the remedy draws
 ) -> dict: # df, sampler, loss, cbs, finish, prior
-    "What the remedy `name` does otherwise"
-    return dict(df=df, sampler=None, loss=lambda dls: None, cbs=[], finish=False, prior=None) | REMEDIES[parse_remedy(name)[0]](df, seed)
+    "What the remedy `name` does otherwise; raises ValueError where it returned anything but a dict of these"
+    out, own = dict(df=df, sampler=None, loss=None, cbs=[], finish=False, prior=None), REMEDIES[parse_remedy(name)[0]](df, seed)
+    odd = own.keys() - out.keys() if isinstance(own, dict) else [type(own).__name__]
+    if odd: raise ValueError(f"expected the remedy {name} to return a dict with any of {', '.join(out)}, found {', '.join(map(str, odd))}")
+    return out | own
+
+# %% ../nbs/50_remedy.ipynb #141a697d
+def head_epochs(
+    recipe, # What `remedy_recipe` gave
+    name, # Its name, for the error
+    unfrozen # Unfrozen epochs in all
+) -> int: # How many of them; 0 for a remedy of one phase
+    "Of the unfrozen epochs, how many the head gets alone at the end; raises ValueError where there is none for it"
+    if recipe['finish'] and unfrozen < 2: raise ValueError(f"expected at least 2 unfrozen epochs for {name}, the last of them for the head, found {unfrozen}")
+    return max(unfrozen//4, 1) if recipe['finish'] else 0
 
 # %% ../nbs/50_remedy.ipynb #d6ec3c7a
 def _shuffled(train, seed): return RandomSampler(range(len(train)), generator=torch.Generator().manual_seed(seed))
@@ -145,33 +170,26 @@ def _shuffled(train, seed): return RandomSampler(range(len(train)), generator=to
 def _in_steps(sampler, n): return lambda train, seed: StepSampler((sampler or _shuffled)(train, seed=seed), n)
 
 # %% ../nbs/50_remedy.ipynb #2a288d62
-def _effective_prior(recipe, train, loss, seed):
+def _effective_prior(recipe, train, vocab, loss, seed):
     "Share of each class in an epoch, times its weight in the loss: what the network takes for the prior"
     if recipe['prior'] is not None: return recipe['prior']
-    shares = train.label.astype(str).iloc[list((recipe['sampler'] or _shuffled)(train, seed=seed))].value_counts(normalize=True).sort_index()
+    drawn = list((recipe['sampler'] or _shuffled)(train, seed=seed))
+    shares = train.label.astype(str).iloc[drawn].value_counts(normalize=True)[list(vocab)]
     weight = getattr(getattr(loss, 'func', None), 'weight', None)
     if weight is not None: shares = shares*weight.cpu().numpy()
     return shares/shares.sum()
 
 # %% ../nbs/50_remedy.ipynb #5642d5af
-def _made(df, recipe, seed, size, item_size, bs, num_workers, cache, cbs=(), **kwargs):
+def _made(df, recipe, seed, size, item_size, bs, num_workers, cache, cbs=None, loss_func=None, **kwargs):
     "A learner as a recipe wants it, untrained"
-    n = max((usable(df).split == 'train').sum()//bs, 1)*bs
+    if recipe['loss'] and loss_func: raise ValueError("expected no loss_func, since the remedy brings its own loss, found one; leave it out, or write a remedy with it")
+    n = max((df.split == 'train').sum()//bs, 1)*bs
     dls = checked_dataloaders(recipe['df'], item_size, size, bs, _in_steps(recipe['sampler'], n), seed, num_workers, None, cache)
-    loss = recipe['loss'](dls)
+    loss = recipe['loss'](dls) if recipe['loss'] else loss_func
     set_seed(seed)
-    learn = xray_learner(dls, cbs=recipe['cbs'] + list(cbs), **kwargs, **({} if loss is None else dict(loss_func=loss)))
-    learn.prior = _effective_prior(recipe, dls.train.items, loss, seed)
+    learn = xray_learner(dls, loss_func=loss, cbs=[*recipe['cbs'], *L(cbs)], **kwargs)
+    learn.prior = _effective_prior(recipe, dls.train.items, dls.vocab, loss, seed)
     return learn
-
-def head_epochs(
-    recipe, # What `remedy_recipe` gave
-    name, # Its name, for the error
-    unfrozen # Unfrozen epochs in all
-) -> int: # How many of them
-    "Of the unfrozen epochs, how many the head gets alone at the end"
-    if recipe['finish'] and unfrozen < 2: raise ValueError(f"expected at least 2 unfrozen epochs for {name}, the last of them for the head, found {unfrozen}")
-    return max(unfrozen//4, 1) if recipe['finish'] else 0
 
 def _finish(learn, epochs, lr, seed):
     "Train the head alone on the images as they are"
@@ -181,34 +199,27 @@ def _finish(learn, epochs, lr, seed):
     with still_body(learn.model[0], True), quiet(learn): learn.fit_one_cycle(epochs, lr)
     learn.history = pd.concat([learn.history, epoch_table(learn, 'head', lr)], ignore_index=True)
 
-# %% ../nbs/50_remedy.ipynb #1da53f34
-def train_remedy(
-    df, # A table that was checked for leaks
-    name, # See `fit_remedy`, for this and all others
-    frozen, # Epochs with the body frozen
-    unfrozen, # Epochs with everything trained
-    lr_frozen, # Largest rate of the frozen stage
-    lr_unfrozen, # Largest rate of the unfrozen stage
-    seed, # Seed of everything random
-    **kwargs # Sizes, batches, and what `xray_learner` takes
-) -> Learner: # Trained
-    "`fit_remedy` on a table that was checked"
-    recipe, threshold = remedy_recipe(df, name, seed), parse_remedy(name)[1]
-    learn = _made(df, recipe, seed, **kwargs)
-    last = head_epochs(recipe, name, unfrozen)
-    learn.history = learn.fit_two_stage(frozen, unfrozen - last, lr_frozen, lr_unfrozen, show_plot=False)
-    if last: _finish(learn, last, .1*(lr_unfrozen or learn.stages[-1]['lr']), seed)
-    if threshold:
-        learn.model.append(PriorShift(learn.prior[list(learn.dls.vocab)]).to(learn.dls.device))
-        print(f"Effective prior in training: {_said(learn.prior)}; corrected to {_said(_even(df))}.")
-        learn.prior = _even(df)
-    return learn
-
+# %% ../nbs/50_remedy.ipynb #0802b5ad
 def _said(prior): return ', '.join(f'{k} {v:.3f}' for k,v in prior.items())
 
-def fit_remedy(
-    df, # A table of images with the splits train and valid
-    name='none', # A name in `REMEDIES`, with or without '+threshold'
+def _end_in_shift(learn):
+    "Let the network end in a layer that takes its prior out"
+    was, learn.prior = learn.prior, _even(learn.prior)
+    learn.model.append(PriorShift(was[list(learn.dls.vocab)]).to(learn.dls.device))
+    print(f"Effective prior in training: {_said(was)}; corrected to {_said(learn.prior)}.")
+
+def _check_training(seed, bs, lrs, **epochs):
+    "Raise unless seed, batch size, epochs and rates can be trained with"
+    for k,v,least in [('seed', seed, 0), ('bs', bs, 1), *((k, v, 0) for k,v in epochs.items())]:
+        if not isinstance(v, Integral) or not least <= v < 2**32: raise ValueError(f"expected {k} to be a whole number of {least} or more, found {v!r}")
+    if not any(epochs.values()): raise ValueError("expected at least one epoch, found frozen=0 and unfrozen=0")
+    odd = [o for o in lrs if not (o is None or isinstance(o, slice) or isinstance(o, Real) and 0 < o < np.inf)]
+    if odd: raise ValueError(f"expected a learning rate above 0, a slice of them, or None for lr_find, found {odd[0]!r}")
+
+# %% ../nbs/50_remedy.ipynb #1da53f34
+def train_remedy(
+    df, # A table of images that was checked, with the splits train and valid
+    name, # A name in `REMEDIES`, with or without '+threshold'
     frozen=1, # Epochs with the body frozen
     unfrozen=4, # Epochs with everything trained
     lr_frozen=1e-2, # Largest rate of the frozen stage; None: lr_find
@@ -219,15 +230,31 @@ def fit_remedy(
     bs=64, # Images a batch
     num_workers=None, # Processes that decode without a cache
     cache=True, # Keep images presized: see `xray_dataloaders`
-    on_leak='raise', # 'raise' a LeakError, 'warn', 'drop' or 'ignore': see `check_leaks`
     **kwargs # For `xray_learner`: arch, pretrained, weights, …
+) -> Learner: # Trained; `prior` is the effective prior, `history` the epochs
+    "`fit_remedy` for a table that `check_leaks` has seen: its `df`"
+    _check_training(seed, bs, (lr_frozen, lr_unfrozen), frozen=frozen, unfrozen=unfrozen)
+    recipe = remedy_recipe(df, name, seed)
+    last = head_epochs(recipe, name, unfrozen)
+    learn = _made(df, recipe, seed, size, item_size, bs, num_workers, cache, **kwargs)
+    learn.history = learn.fit_two_stage(frozen, unfrozen - last, lr_frozen, lr_unfrozen, show_plot=False)
+    if last: _finish(learn, last, .1*getattr(lr := lr_unfrozen or learn.stages[-1]['lr'], 'stop', lr), seed)
+    if parse_remedy(name)[1]: _end_in_shift(learn)
+    return learn
+
+# %% ../nbs/50_remedy.ipynb #84791a6b
+@delegates(train_remedy, keep=True)
+def fit_remedy(
+    df, # A table of images with the splits train and valid
+    name='none', # A name in `REMEDIES`, with or without '+threshold'
+    on_leak='raise', # 'raise' a LeakError, 'warn', 'drop' or 'ignore': see `check_leaks`
+    **kwargs
 ) -> Learner: # Trained; `prior` is the effective prior, `history` the epochs
     "Train with a remedy for imbalance, for as many steps as without"
     parse_remedy(name)
     leaks = check_leaks(df, on_leak=on_leak)
     if leaks.ok: print(leaks)
-    data = dict(size=size, item_size=item_size, bs=bs, num_workers=num_workers, cache=cache)
-    return train_remedy(leaks.df, name, frozen, unfrozen, lr_frozen, lr_unfrozen, seed, **data, **kwargs)
+    return train_remedy(leaks.df, name, **kwargs)
 
 # %% ../nbs/50_remedy.ipynb #d34939ad
 def _fractions(k, rho, mu, kind):
@@ -236,6 +263,14 @@ def _fractions(k, rho, mu, kind):
     n = min(max(round(mu*k), 1), k-1)
     return np.r_[np.ones(k-n), np.full(n, 1/rho)]
 
+def _check_imbalance(rho, mu, kind, seed):
+    "Raise unless there is such an imbalance"
+    if kind not in ('step', 'linear'): raise ValueError(f"expected kind='step' or 'linear', found {kind!r}")
+    if not isinstance(rho, Real) or not 1 <= rho < np.inf or not isinstance(mu, Real) or not 0 < mu < 1:
+        raise ValueError(f"expected rho of at least 1 and mu above 0 and below 1, found rho={rho!r} and mu={mu!r}")
+    if not isinstance(seed, Integral) or seed < 0: raise ValueError(f"expected seed to be a whole number of 0 or more, found {seed!r}")
+
+# %% ../nbs/50_remedy.ipynb #e09d3c3e
 def induce_imbalance(
     df, # A table of images, already split
     rho, # ρ: size of the largest training class over that of the smallest, at least 1
@@ -243,14 +278,13 @@ def induce_imbalance(
     kind='step', # 'step' or 'linear'
     seed=42 # Which images stay
 ) -> pd.DataFrame: # `df` without some training rows; rows outside train are as they were
-    "Leave out training rows until the classes have the imbalance that an experiment needs"
-    if kind not in ('step', 'linear'): raise ValueError(f"expected kind='step' or 'linear', found {kind!r}")
-    if rho < 1 or not 0 < mu < 1: raise ValueError(f"expected rho of at least 1 and mu above 0 and below 1, found rho={rho} and mu={mu}")
+    "Leave out training rows until the classes have the imbalance that an experiment needs; raises ValueError where images are too few"
+    _check_imbalance(rho, mu, kind, seed)
     df, rng = usable(df), np.random.default_rng(seed)
-    n = class_prior(df).sort_values(ascending=False, kind='stable')*(df.split == 'train').sum()
+    n = _sizes(df).sort_values(ascending=False, kind='stable')
     share = _fractions(len(n), rho, mu, kind)
     want = (np.floor((n/share).min() + 1e-9)*share).round().astype(int)
     if want.min() < 1: raise ValueError(f"expected images enough for rho={rho}, found so few that a class would have none")
     train = {k: np.flatnonzero((df.split == 'train') & (df.label == k)) for k in n.index}
     out = [rng.choice(train[k], len(train[k]) - w, replace=False) for k,w in zip(n.index, want)]
-    return df.drop(index=df.index[np.concatenate(out)]).reset_index(drop=True)
+    return df.iloc[np.setdiff1d(np.arange(len(df)), np.concatenate(out))].reset_index(drop=True)
