@@ -1,4 +1,4 @@
-"""The table becomes batches: presizing, augmentation fit for radiographs, fastai DataLoaders
+"""The table becomes batches: presizing, augmentation that suits radiographs, fastai DataLoaders
 
 Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/block.html.md"""
 
@@ -13,13 +13,14 @@ from .data import usable
 from .leaks import check_leaks
 from .presize import METHODS, presize
 
-import ctypes, random
+import ctypes, math, random
 from concurrent.futures import ThreadPoolExecutor
+from numbers import Real
 from pathlib import Path
 
 import numpy as np, pandas as pd, torch, torch.nn.functional as F
-from fastai.vision.all import CategoryBlock, ColReader, DataBlock, DataLoaders, Normalize, PILImage, RandTransform, TensorCategory, TensorImage, TfmdDL
-from fastai.vision.all import Resize, ResizeMethod, TransformBlock, default_device, imagenet_stats, to_device
+from fastai.vision.all import CategoryBlock, ColReader, DataBlock, DataLoaders, Normalize, PILImage, RandTransform, Resize, ResizeMethod
+from fastai.vision.all import TensorCategory, TensorImage, TfmdDL, TransformBlock, default_device, imagenet_stats, to_device
 from fastcore.basics import chunked
 
 # %% ../nbs/32_block.ipynb #e4b5f22a
@@ -61,21 +62,42 @@ def _warp(x, maps, n, pad_mode):
     if (k := min(x.shape[-2:])//(2*n)) > 1: x = F.avg_pool2d(x, k)
     return F.grid_sample(x, _grid(maps, n), mode='bilinear', padding_mode=pad_mode, align_corners=False).div_(255)
 
+# %% ../nbs/32_block.ipynb #32aa0001
+def _check(ok, wanted, found):
+    "Raise unless `ok`"
+    if not ok: raise ValueError(f"expected {wanted}, found {found}")
+
+def _number(o): return isinstance(o, Real) and not isinstance(o, (bool, np.bool_)) and math.isfinite(o)
+
+def _whole(o, least): return _number(o) and o == int(o) and o >= least
+
+# %% ../nbs/32_block.ipynb #32aa0002
+_ranges = dict(min_scale=(.01, 1), max_rotate=(0, 180), max_zoom=(1, 10), max_lighting=(0, 1), p=(0, 1))
+
+def _check_augment(size, pad_mode, **settings):
+    "Every setting lies where it means something"
+    _check(_whole(size, 1), 'a size in whole pixels, 1 or more', repr(size))
+    for k,v in settings.items():
+        low, high = _ranges[k]
+        _check(_number(v) and low <= v <= high, f"{k} from {low} to {high}", repr(v))
+    _check(pad_mode in ('reflection', 'border'), "pad_mode='reflection' or 'border'", repr(pad_mode))
+
 # %% ../nbs/32_block.ipynb #8f02cc62
 class ImageAugment(RandTransform):
-    "Random crop, rotation, zoom and, on request, exposure: one map and one interpolation an image; on valid and test the whole image, scaled"
+    "Random crop, rotation, zoom and, on request, exposure, by one interpolation an image; on valid and test the whole image, scaled"
     split_idx, order = None, 10
     def __init__(self,
         size=224, # Side of the new image, in pixels
-        min_scale=.75, # Least area of the random crop, as a share of the image
-        max_rotate=10., # Largest rotation, in degrees
-        max_zoom=1.1, # Largest zoom
-        max_lighting=0., # Largest change of brightness, and of contrast, as a share
-        p=.5, # How often an image is rotated, zoomed, or exposed otherwise
+        min_scale=.75, # Least area of the random crop, as a share of the image, .01 to 1
+        max_rotate=10., # Largest rotation, in degrees, 0 to 180
+        max_zoom=1.1, # Largest zoom, 1 to 10
+        max_lighting=0., # Largest change of brightness, and of contrast, as a share, 0 to 1
+        p=.5, # How often an image is rotated, zoomed, or exposed otherwise, 0 to 1
         pad_mode='reflection' # Beyond the border: 'reflection', or 'border' for its last pixels
     ):
+        _check_augment(size, pad_mode, min_scale=min_scale, max_rotate=max_rotate, max_zoom=max_zoom, max_lighting=max_lighting, p=p)
         super().__init__(p=1)
-        self.size,self.maps,self.max_lighting,self.p,self.pad_mode = size,(min_scale, max_rotate, max_zoom, p),max_lighting,p,pad_mode
+        self.size,self.maps,self.max_lighting,self.p,self.pad_mode = int(size),(min_scale, max_rotate, max_zoom, p),max_lighting,p,pad_mode
 
     def before_call(self, b, split_idx): self.random = split_idx == 0
 
@@ -93,29 +115,42 @@ class ImageAugment(RandTransform):
 
 # %% ../nbs/32_block.ipynb #f5d1388e
 def _check_sizes(item_size, size, method):
-    if not item_size >= size > 0: raise ValueError(f"expected item_size to be at least size, found item_size={item_size} and size={size}; "
-        "images are shrunk to item_size first and cropped to size then")
-    if method not in METHODS: raise ValueError(f"expected method='squish', 'crop' or 'pad', found {method!r}")
+    "An image can be shrunk to `item_size` and cropped to `size`"
+    ok = _whole(size, 1) and _whole(item_size, size)
+    _check(ok, 'item_size in whole pixels to be at least size',
+        f"item_size={item_size!r} and size={size!r}; images are shrunk to item_size first and cropped to size then")
+    _check(method in METHODS, "method='squish', 'crop' or 'pad'", repr(method))
+
+def _names(vocab):
+    "The classes that were asked for, as text"
+    if vocab is None: return None
+    names = [] if isinstance(vocab, str) else [str(o) for o in vocab]
+    _check(len(set(names)) == len(names) > 1, 'a vocab of two or more classes, each once', repr(vocab))
+    return names
 
 # %% ../nbs/32_block.ipynb #b4281eeb
 def _image(fn):
     "An image as `open_image` reads it, in three channels"
     return PILImage(open_image(fn, 'RGB')) if isinstance(fn, (str, Path)) else PILImage.create(fn)
 
+def _label(row): return str(row.label)
+
 def xray_block(
     item_size=460, # Side of the square that each image is shrunk to first, in pixels
     size=224, # Side of the final square, in pixels
     method='squish', # How an image becomes a square: 'squish', 'crop' (the middle) or 'pad'
-    min_scale=.75, # Least area of the random crop, as a share of the image
-    max_rotate=10., # Largest rotation, in degrees
-    max_zoom=1.1, # Largest zoom
-    max_lighting=0., # Largest change of brightness, and of contrast, as a share
-    vocab=None # Classes in order; None: those of the training rows, sorted
+    min_scale=.75, # Least area of the random crop, as a share of the image, .01 to 1
+    max_rotate=10., # Largest rotation, in degrees, 0 to 180
+    max_zoom=1.1, # Largest zoom, 1 to 10
+    max_lighting=0., # Largest change of brightness, and of contrast, as a share, 0 to 1
+    vocab=None # Classes in the order wanted; None: those of the training rows, sorted
 ) -> DataBlock: # A DataBlock on a table of images
     "A DataBlock from a table of images to presized, augmented and normalised batches"
     _check_sizes(item_size, size, method)
-    return DataBlock((TransformBlock(type_tfms=_image), CategoryBlock(vocab=vocab)), get_x=ColReader('path'), get_y=ColReader('label'), splitter=split_by_row,
-        item_tfms=_Presize(item_size, method=getattr(ResizeMethod, method.title())),
+    vocab = _names(vocab)
+    squares = _Presize(int(item_size), method=getattr(ResizeMethod, method.title()))
+    return DataBlock((TransformBlock(type_tfms=_image), CategoryBlock(vocab=vocab, sort=vocab is None)),
+        get_x=ColReader('path'), get_y=_label, splitter=split_by_row, item_tfms=squares,
         batch_tfms=[ImageAugment(size, min_scale, max_rotate, max_zoom, max_lighting), Normalize.from_stats(*imagenet_stats)])
 
 # %% ../nbs/32_block.ipynb #824d785b
@@ -140,7 +175,11 @@ def _ahead(batches):
 
 def _codes(tl):
     "The class numbers of a labelled TfmdList over rows"
-    return torch.tensor([tl.vocab.o2i[o] for o in tl.items.label.astype(str)])
+    labels, vocab = tl.items.label.astype(str), list(tl.vocab)
+    codes = pd.Categorical(labels.where(labels.isin(vocab)), categories=vocab).codes.astype('i8')
+    strange = ', '.join(sorted(set(labels[codes < 0])))
+    _check(not strange, f"labels among the classes {', '.join(vocab)}", f"{strange}; leave those images out or rename their label")
+    return torch.from_numpy(codes)
 
 # %% ../nbs/32_block.ipynb #c126e94b
 class PresizedDL(SampledDL):
@@ -149,7 +188,8 @@ class PresizedDL(SampledDL):
         super().__init__(dataset, **{**kwargs, 'num_workers': 0})
         self.images,self.slots = images,None
         items = getattr(dataset, 'items', None)
-        if images is None or not isinstance(items, pd.DataFrame) or 'digest' not in items or not items.digest.isin(images.slots.index).all(): return
+        if images is None or not isinstance(items, pd.DataFrame) or 'digest' not in items: return
+        if not items.digest.isin(images.slots.index).all(): return
         self.slots,self.codes = images.rows(items),[_codes(tl) for tl in dataset.tls[1:]]
 
     def new(self, dataset=None, cls=None, **kwargs): return super().new(dataset, cls, **{'images': self.images, **kwargs})
@@ -172,23 +212,40 @@ class PresizedDL(SampledDL):
         self.after_iter()
 
 # %% ../nbs/32_block.ipynb #7c37bed4
-def _check_splits(df):
-    "Train and valid hold images, and train holds two classes"
-    n = {s: int((df.split == s).sum()) for s in ('train', 'valid')}
-    if not all(n.values()): raise ValueError(f"expected images in the splits train and valid, found {n['train']} and {n['valid']}; set some aside with split_valid(df)")
-    labels = sorted(set(df.label[df.split == 'train'].dropna()))
-    if len(labels) < 2: raise ValueError(f"expected training images of two or more classes, found only {labels}; a classifier needs something to tell apart")
-    strange = sorted(set(df.label[df.split == 'valid'].dropna()) - set(labels))
-    if strange: raise ValueError(f"expected every valid class among the training images, found {strange} in valid only; split again with split_valid(df)")
+def _check_splits(df, vocab=None):
+    "Train and valid hold images; train holds two classes, and every class of valid"
+    labels = [set(df.label[df.split == s].astype(str)) for s in ('train', 'valid')]
+    n = ' and '.join(str((df.split == s).sum()) for s in ('train', 'valid'))
+    _check(all(labels), 'images in the splits train and valid', f"{n}; set some aside with split_valid(df)")
+    _check(len(labels[0]) > 1, 'training images of two or more classes', f"only {sorted(labels[0])}; a classifier tells classes apart")
+    strange = sorted(labels[1] - labels[0])
+    _check(not strange, 'every valid class among the training images', f"{strange} in valid only; split again with split_valid(df)")
+    more = sorted(labels[0] - set(vocab or labels[0]))
+    _check(not more, 'every class of the training images in vocab', f"{more} missing; name it, or leave its images out")
+
+def _check_loading(bs, num_workers, cache):
+    "Batches can be made, and trained on"
+    _check(_whole(bs, 2), 'a batch size bs of 2 images or more (batch normalisation needs two)', repr(bs))
+    _check(num_workers is None or _whole(num_workers, 0), 'num_workers=None or a whole number, 0 or more', repr(num_workers))
+    _check(cache is True or cache is False or cache == 'device', "cache=True, False or 'device'", repr(cache))
+
+def _device(device):
+    "The device that was asked for; None: fastai's default"
+    if device is None: return default_device()
+    try: torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError):
+        raise ValueError(f"expected a device of this machine, such as 'cpu' or 'cuda', found {device!r}; leave it out to take the best") from None
+    return torch.device(device)
 
 # %% ../nbs/32_block.ipynb #3e26a2af
-def _presized(df, item_size, device, cache, method='squish', **_):
-    "The presized images of a table, on the device if that is asked for"
-    images = presize(df, item_size, method)
-    return images.to(device or default_device()) if cache == 'device' else images
+def _source(df, item_size, device, num_workers, cache, method='squish', **_):
+    "Where images come from: presized, on the device if that is asked for; or decoded anew"
+    if not cache: return dict(dl_type=SampledDL, num_workers=num_workers)
+    images = presize(df, int(item_size), method)
+    return dict(dl_type=PresizedDL, images=images.to(device) if cache == 'device' else images)
 
 def checked_dataloaders(
-    df, # A table of images that was checked for leaks
+    df, # A table of images as `check_leaks` leaves it: `check_leaks(df).df`
     item_size=460, # See `xray_dataloaders`, for this and all others
     size=224, # Side of the final square, in pixels
     bs=64, # Images a batch
@@ -199,13 +256,14 @@ def checked_dataloaders(
     cache=True, # Keep the images presized
     **kwargs # For `xray_block`
 ) -> DataLoaders: # fastai DataLoaders of train and valid
-    "fastai DataLoaders from a table that was checked"
+    "fastai DataLoaders from a table that was checked for leaks"
+    block, device = xray_block(item_size, size, **kwargs), _device(device)
+    _check_loading(bs, num_workers, cache)
+    _check_splits(df, _names(kwargs.get('vocab')))
     _keep_memory()
-    df = usable(df)
-    _check_splits(df)
-    train, block = df[df.split == 'train'].reset_index(drop=True), xray_block(item_size, size, **kwargs)
-    how = dict(dl_type=PresizedDL, images=_presized(df, item_size, device, cache, **kwargs)) if cache else dict(dl_type=SampledDL, num_workers=num_workers)
-    dls = block.dataloaders(df, bs=bs, device=device, dl_kwargs=[dict(sampler=sampler and sampler(train, seed=seed)), {}], **how)
+    draws = sampler and sampler(df[df.split == 'train'].reset_index(drop=True), seed=seed)
+    source = _source(df, item_size, device, num_workers, cache, **kwargs)
+    dls = block.dataloaders(df, bs=int(bs), device=device, dl_kwargs=[dict(sampler=draws), {}], **source)
     dls.train.rng = random.Random(seed)
     return dls
 
@@ -222,20 +280,21 @@ def xray_dataloaders(
     df, # A table of images with the splits train and valid
     item_size=460, # Side of the square that each image is shrunk to first, in pixels
     size=224, # Side of the final square, in pixels
-    bs=64, # Images a batch
+    bs=64, # Images a batch, 2 or more
     sampler=None, # What draws the epochs, made from the training rows, as BalancedSampler is; None: every row once, shuffled
     seed=42, # Order of the training images
     num_workers=None, # Processes that decode without a cache; 0: none, None: one a core, at most 16
-    device=None, # Where batches go; None: a GPU if there is one
-    cache=True, # Decode each image once and keep it presized (see `presize`); 'device': the squares on the GPU; False: decode in every epoch
+    device=None, # Where batches go, such as 'cpu' or 'cuda:1'; None: a GPU if there is one
+    cache=True, # Decode once and keep images presized (see `presize`); 'device': the squares on the GPU; False: decode in every epoch
     on_leak='raise', # 'raise' a LeakError, 'warn', 'drop' the training side, or 'ignore': see `check_leaks`
     **kwargs # For `xray_block`
 ) -> DataLoaders: # fastai DataLoaders of train and valid
     "fastai DataLoaders from a table of images, checked for leaks"
-    _check_splits(usable(df))
+    df = usable(df)
+    _check_loading(bs, num_workers, cache)
+    _check_splits(df, _names(kwargs.get('vocab')))
     leaks = check_leaks(df, on_leak=on_leak)
     if leaks.ok: print(leaks)
-    if cache not in (True, False, 'device'): raise ValueError(f"expected cache=True, False or 'device', found {cache!r}")
     dls = checked_dataloaders(leaks.df, item_size, size, bs, sampler, seed, num_workers, device, cache, **kwargs)
     dls.leaks = leaks
     return dls
