@@ -1,4 +1,4 @@
-"""Thresholds, probabilities for another prevalence, temperature, calibration and decision curves
+"""Thresholds, probabilities for another mixture of classes, temperature, calibration and decision curves
 
 Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/calibrate.html.md"""
 
@@ -10,86 +10,122 @@ __all__ = ['choose_threshold', 'apply_threshold', 'plot_threshold', 'correct_pri
 
 # %% ../nbs/41_calibrate.ipynb #ff9be326
 import re
-import numpy as np, pandas as pd, seaborn as sns, matplotlib.pyplot as plt
+
+import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
-from sklearn.metrics import roc_curve
+
 from .plot import new_axes
 from .split import wilson_interval
-from .metrics import METRICS, class_code, interval_table, patients_of, predictive_values, read_predictions
+from .metrics import METRICS, check_number, check_prevalence, class_code, interval_table, measure, predictive_values
+from .metrics import read_predictions
+from .curves import curve_legend, draw_curves, named_tables, one_vs_rest, plain
 
 # %% ../nbs/41_calibrate.ipynb #ccf20343
 def _valid_only(preds, what):
     "Raise unless all rows are validation images"
+    read_predictions(preds)
     found = sorted(set(preds['split'].astype(str))) if 'split' in preds else ['no column split']
-    if found != ['valid']: raise ValueError(f"expected validation images to choose {what} on, found {' and '.join(found)}; what was chosen on test images is no longer tested by them: pass predictions of df[df.split == 'valid']")
+    if found != ['valid']: raise ValueError(f"expected validation images to choose {what} on, found {' and '.join(found)}; "
+        "what was chosen on test images is no longer tested by them: pass predictions of df[df.split == 'valid']")
+
+def _one_class(classes, positive, instead=''):
+    "Code of the class that is looked for; raises ValueError where one of several has to be named"
+    if len(classes) > 2 and positive is None: raise ValueError(f'expected the class that is looked for, found {len(classes)} classes; '
+        f"name one of {', '.join(classes)} with positive=, the others count as the rest{instead}")
+    return class_code(classes, positive)
 
 def _against(preds, positive):
-    "Classes, code of the positive one, truth (N,) and its probability (N,)"
+    "Name of the positive class, truth (N,) and its probability (N,)"
     classes, y, _, s = read_predictions(preds)
-    if len(classes) > 2 and positive is None: raise ValueError(f"expected the class that is looked for, found {len(classes)} classes; name one of {', '.join(classes)} with positive=, the others count as the rest")
-    k = class_code(classes, positive)
-    if (n := (y==k).sum()) in (0, len(y)): raise ValueError(f'expected images of {classes[k]} and of others, found {n} of {len(y)} to be {classes[k]}; a threshold parts two groups')
-    return classes, k, y==k, s[:,k]
+    k = _one_class(classes, positive)
+    if (n := (y==k).sum()) in (0, len(y)):
+        raise ValueError(f'expected images of {classes[k]} and of others, found {n} of {len(y)} to be {classes[k]}; '
+            'a threshold parts two groups')
+    return classes[k], y==k, s[:,k]
 
-def _points(y, s):
-    "Every threshold that makes a difference, falling and midway between two images, with its sensitivity and specificity"
-    fpr, sens, t = roc_curve(y, s, drop_intermediate=False)
-    t[0] = max(1, np.nextafter(t[1], 2))
-    return (t + np.r_[t[1:], 0])/2, sens, 1-fpr
+# %% ../nbs/41_calibrate.ipynb #76fd9594
+def _cuts(y, s):
+    "Every probability in `s`, falling, after one that no image has; and how many ill and how many healthy images have at least that"
+    v, at = np.unique(-s, return_inverse=True)
+    tp, fp = (np.cumsum(np.bincount(at, c)).astype(int) for c in (y, ~y))
+    return np.r_[np.inf, -v], np.r_[0, tp], np.r_[0, fp]
+
+def _between(cuts, i):
+    "A threshold that calls the images from `cuts[i]` up positive, and those from the next lower cut down not"
+    low = cuts[i+1] if i+1 < len(cuts) else -cuts[i]
+    top = cuts[i] if i else max(1, np.nextafter(np.float32(low), np.float32(2)))
+    middle = (low + top)/2
+    return next(float(o) for o in (np.float32(middle), np.float32(top), middle, top) if low < float(o) <= top)
 
 # %% ../nbs/41_calibrate.ipynb #0ce239f5
 _wish = re.compile(r'(sensitivity|specificity) *>= *(0?\.\d+|1(?:\.0*)?|0)')
 
-def _worth(at, sens, spec):
-    "What to maximise over the thresholds, to grant the wish `at`"
-    if at == 'youden': return sens + spec
-    if not (m := _wish.fullmatch(at)): raise ValueError(f"expected at='youden', 'sensitivity>=.95' or 'specificity>=.9', found {at!r}")
-    one, other = (sens, spec) if m[1] == 'sensitivity' else (spec, sens)
-    return np.where(one >= float(m[2]) - 1e-12, other, -1.)
+def _worth(at, tp, fp):
+    "What to maximise over the cuts, in images, to grant the wish `at`"
+    ill, well = tp[-1], fp[-1]
+    if isinstance(at, str) and at == 'youden': return tp*well - fp*ill
+    if not (m := _wish.fullmatch(str(at))): raise ValueError(f"expected at='youden', 'sensitivity>=.95' or 'specificity>=.9', found {at!r}")
+    sens, spec = (tp, ill), (well - fp, well)
+    (one, of), (other, _) = (sens, spec) if m[1] == 'sensitivity' else (spec, sens)
+    return np.where(one/of >= float(m[2]), other*(of + 1) + one, -1)
 
+def _saved(cost, prevalence, tp, fp):
+    "What to maximise over the cuts where one missed image is worth `cost` false alarms"
+    ill, well = tp[-1], fp[-1]
+    check_number(cost, 'a cost above 0', '5 means that one missed image is as bad as five false alarms', lambda o: 0 < o < np.inf)
+    share = ill/(ill + well) if prevalence is None else check_prevalence(prevalence)
+    return cost*share*tp/ill - (1-share)*fp/well
+
+# %% ../nbs/41_calibrate.ipynb #b440add2
 def choose_threshold(
     preds, # Predictions of validation images
     at='youden', # 'youden', or a least value of one with the most of the other: 'sensitivity>=.95', 'specificity>=.9'
     cost=None, # Instead of `at`: how many false alarms one missed image is worth, above 0
     prevalence=None, # Share of positives where it will be used, for `cost`; None: that of `preds`
-    positive=None # Class that is looked for, against all others; None: the last of two
+    positive=None # Class that is looked for, against all others; None: see `positive_class`
 ) -> float: # Call an image positive if its probability is at least this
     "The threshold that suits a wish best, on validation images; raises ValueError on any others"
     _valid_only(preds, 'a threshold')
-    _, _, y, s = _against(preds, positive)
-    t, sens, spec = _points(y, s)
-    if cost is None: return float(t[_worth(at, sens, spec).argmax()])
-    if cost <= 0: raise ValueError(f'expected a cost above 0, found {cost}; 5 means that one missed image is as bad as five false alarms')
-    ill = y.mean() if prevalence is None else prevalence
-    return float(t[(cost*ill*(1-sens) + (1-ill)*(1-spec)).argmin()])
+    _, y, s = _against(preds, positive)
+    if cost is not None and at != 'youden': raise ValueError(f'expected a wish or a cost, found at={at!r} and cost={cost!r}; '
+        'pass one of them')
+    if cost is None and prevalence is not None: raise ValueError(f'expected a cost with the prevalence of {prevalence}, found none; '
+        'sensitivity and specificity do not depend on it')
+    cuts, tp, fp = _cuts(y, s)
+    worth = _worth(at, tp, fp) if cost is None else _saved(cost, prevalence, tp, fp)
+    return _between(cuts, int(worth.argmax()))
 
 def apply_threshold(
-    preds, # Predictions of two classes
+    preds, # Predictions
     threshold, # Least probability of a positive, as `choose_threshold` gives it
-    positive=None # Class that is looked for; None: the last
+    positive=None # Class that is looked for, as it was for `choose_threshold`; None: see `positive_class`
 ) -> pd.DataFrame: # The table with another column `predicted`
-    "Predict by a threshold instead of by the more probable class"
+    "Predict by a threshold instead of by the most probable class; below it, an image is of the most probable of the other classes"
     classes, _, _, s = read_predictions(preds)
-    if len(classes) > 2: raise ValueError(f'expected two classes, found {len(classes)}; the classes below the threshold could not be told apart: use correct_prior')
-    k = class_code(classes, positive)
-    return preds.assign(predicted=pd.Categorical.from_codes(np.where(s[:,k] >= threshold, k, 1-k), classes))
+    k = _one_class(classes, positive, ', or use correct_prior for all of them at once')
+    check_number(threshold, 'a threshold from 0 to 1', 'choose one with choose_threshold', lambda o: 0 <= o < 1 + 1e-6)
+    other = np.where(np.arange(len(classes)) == k, -1, s).argmax(1)
+    return preds.assign(predicted=pd.Categorical.from_codes(np.where(s[:,k] >= threshold, k, other), classes))
 
 # %% ../nbs/41_calibrate.ipynb #e05882de
 def plot_threshold(
     preds, # Predictions
     threshold=None, # A threshold to mark
     prevalence=None, # Share of positives that PPV and NPV are for; None: that of `preds`
-    positive=None, # Class that is looked for; None: the last of two
+    positive=None, # Class that is looked for, against all others; None: see `positive_class`
     ax=None # Axes to draw on; new ones if None
 ) -> plt.Axes: # The Axes
     "Sensitivity, specificity, PPV and NPV against the threshold"
-    classes, k, y, s = _against(preds, positive)
-    (t, sens, spec), ax, ill = _points(y, s), new_axes(ax), y.mean() if prevalence is None else prevalence
-    lines = dict(sensitivity=sens, specificity=spec) | dict(zip(('PPV', 'NPV'), predictive_values(sens, spec, ill)))
-    for (name,v),color,ls in zip(lines.items(), sns.color_palette('colorblind'), ('-', '--', '-.', ':')): ax.plot(t, v, ls, color=color, label=name, lw=2, drawstyle='steps-post')
+    name, y, s = _against(preds, positive)
+    cuts, tp, fp = _cuts(y, s)
+    sens, spec, ill = tp/tp[-1], 1-fp/fp[-1], y.mean() if prevalence is None else prevalence
+    lines, ax = dict(sensitivity=sens, specificity=spec) | dict(zip(('PPV', 'NPV'), predictive_values(sens, spec, ill))), new_axes(ax)
+    for (k,v),color,ls in zip(lines.items(), sns.color_palette('colorblind'), ('-', '--', '-.', ':')):
+        ax.plot(np.r_[1, cuts[1:], 0], np.r_[v, v[-1]], ls, color=color, label=k, lw=2, drawstyle='steps-post')
     if threshold is not None: ax.axvline(threshold, color='k', lw=1, label=f'threshold {threshold:.2f}')
-    ax.set(xlabel=f'threshold for {classes[k]} ({y.sum()} of {len(y)} images)', title=f'At a prevalence of {ill:.0%}', xlim=(0, 1), ylim=(0, 1.02))
+    ax.set(xlabel=f'threshold ({y.sum()} of {len(y)} images are positive)', title=f'positive: {plain(name)}, at a prevalence of {ill:.0%}',
+        xlim=(0, 1), ylim=(0, 1.02))
     ax.legend(fontsize=8)
     return ax
 
@@ -97,46 +133,53 @@ def plot_threshold(
 def _shares(prior, classes):
     "A prior as shares (K,) in the order of the classes; None: equal shares"
     if prior is None: return np.full(len(classes), 1/len(classes))
-    prior = pd.Series(prior, dtype=float).rename(str)
-    if set(prior.index) != set(classes) or not (prior > 0).all() or abs(prior.sum()-1) > 1e-3:
-        raise ValueError(f"expected a share above 0 for each of {', '.join(classes)}, 1 in all, found {prior.to_dict()}; see class_prior")
-    return prior[classes].to_numpy()
+    try: shares = pd.Series(prior).rename(str).astype(float)
+    except (TypeError, ValueError): shares = pd.Series(dtype=float)
+    if sorted(shares.index) != sorted(classes) or not (shares > 0).all() or abs(shares.sum()-1) > 1e-3:
+        raise ValueError(f"expected a share above 0 for each of {', '.join(classes)}, 1 in all, found {prior}; see class_prior")
+    return shares[classes].to_numpy()
 
-def _with_probs(preds, classes, s):
-    "The table with probabilities `s` (N, K) and the most probable class"
-    return preds.assign(**{f'prob_{c}': p for c,p in zip(classes, s.T)}, predicted=pd.Categorical.from_codes(s.argmax(1), classes))
+def _with_probs(preds, classes, s, best):
+    "The table with probabilities `s` (N, K) and the most probable class, codes (N,)"
+    return preds.assign(**{f'prob_{c}': p for c,p in zip(classes, s.T)}, predicted=pd.Categorical.from_codes(best, classes))
 
 def correct_prior(
-    preds, # Predictions
+    preds, # Predictions, of any number of classes
     train_prior, # Share of each class that the network was effectively trained on, a dict or Series: see `class_prior`
     to_prior=None # Share of each class where it will be used; None: equal shares
-) -> pd.DataFrame: # The table with other probabilities and predictions
+) -> pd.DataFrame: # The table with other probabilities, and `predicted`, the most probable class
     "Probabilities as they would be with other shares of the classes"
     classes, _, _, s = read_predictions(preds)
-    s = s*_shares(to_prior, classes)/_shares(train_prior, classes)
-    return _with_probs(preds, classes, s/s.sum(1, keepdims=True))
+    with np.errstate(divide='ignore'): z = np.log(s) + np.log(_shares(to_prior, classes)) - np.log(_shares(train_prior, classes))
+    s = softmax(z, axis=1)
+    return _with_probs(preds, classes, s, s.argmax(1))
 
 # %% ../nbs/41_calibrate.ipynb #56294bdc
 def _log_probs(s): return np.log(np.clip(s, 1e-12, 1))
 
 def fit_temperature(
-    preds # Predictions of validation images
+    preds # Predictions of validation images, of any number of classes
 ) -> float: # The temperature, .05 to 20; 1 leaves all as it is
     "The temperature with the largest likelihood on validation images (Guo et al. 2017); raises ValueError on any others"
     _valid_only(preds, 'a temperature')
     _, y, _, s = read_predictions(preds)
     z, at = _log_probs(s), np.arange(len(y))
     def loss(log_t): return -log_softmax(z/np.exp(log_t), axis=1)[at,y].mean()
-    return float(np.exp(minimize_scalar(loss, bounds=(-3, 3), method='bounded', options=dict(xatol=1e-6)).x))
+    found = min((0, -3, minimize_scalar(loss, bounds=(-3, 3), method='bounded', options=dict(xatol=1e-6)).x, 3), key=loss)
+    why = 'no image or hardly any is called wrong' if found < 0 else 'the probabilities tell nothing'
+    if abs(found) == 3: print(f'The temperature {np.exp(found):.3g} is at the end of the range that is searched, so none fits: {why}.')
+    return float(np.exp(found))
 
 def apply_temperature(
-    preds, # Predictions
+    preds, # Predictions, of any number of classes
     temperature # As `fit_temperature` gives it, above 0
-) -> pd.DataFrame: # The table with other probabilities; `predicted` is the most probable class
+) -> pd.DataFrame: # The table with other probabilities, and `predicted`, the most probable class
     "Soften (above 1) or sharpen (below 1) the probabilities"
-    if not temperature > 0: raise ValueError(f'expected a temperature above 0, found {temperature}')
+    check_number(temperature, 'a temperature above 0', 'fit one with fit_temperature', lambda o: 0 < o < np.inf)
     classes, _, _, s = read_predictions(preds)
-    return _with_probs(preds, classes, softmax(_log_probs(s)/temperature, axis=1))
+    z = _log_probs(s)
+    with np.errstate(over='ignore'): z = (z - z.max(1, keepdims=True))/temperature
+    return _with_probs(preds, classes, softmax(z, axis=1), s.argmax(1))
 
 # %% ../nbs/41_calibrate.ipynb #d28ff99e
 def _reliability(y, s, n_bins):
@@ -145,57 +188,79 @@ def _reliability(y, s, n_bins):
     rows = [(s[b==i].mean(), y[b==i].mean(), *wilson_interval(int(y[b==i].sum()), int((b==i).sum()))) for i in np.unique(b)]
     return np.array(rows).T
 
-def _ece_label(t, k, y, s, n_boot, seed):
-    "The ECE with its interval, in words"
-    two = np.stack([1-s, s], 1)
-    row = interval_table([1], ['rest', 'it'], y.astype(int), (s >= .5).astype(int), two, patients_of(t), n_boot, seed)[0].iloc[METRICS.index('ECE')]
-    return f"ECE {row['value']:.3f} ({row['low']:.3f}–{row['high']:.3f})"
+def _ece_of(o, n_boot=0, seed=42):
+    "The ECE of a curve, and where `n_boot` is not 0 its interval in words"
+    args, k = (o.y.astype(int), (o.s >= .5).astype(int), np.stack([1-o.s, o.s], 1)), METRICS.index('ECE')
+    if not n_boot: return measure([1], *args, np.ones((1, len(o.y))))[0,k,0]
+    row = interval_table([1], ['rest', o.name], *args, o.patient, n_boot, seed)[0].iloc[k]
+    return f" ({row['low']:.3f}–{row['high']:.3f})" if row.notna().all() else ' (one patient, no interval)'
 
+# %% ../nbs/41_calibrate.ipynb #c0cb467a
 def plot_calibration(
     preds, # Table of predictions, or a dict from model name to table
-    positive=None, # Class that is looked for; None: the last of two
+    positive=None, # Class that is looked for; None: see `positive_class`, or each of several in turn
     n_bins=10, # Bins of equal width that are drawn; the ECE has 15
     n_boot=1000, # Resamples of the patients, for the interval of the ECE
     seed=42, # Seed of the resamples
     ax=None # Axes to draw on; new ones if None
 ) -> plt.Axes: # The Axes
     "Share of positives against predicted probability, bin by bin, with the ECE"
-    models, ax = preds if isinstance(preds, dict) else {'': preds}, new_axes(ax)
-    for j,(name,t) in enumerate(models.items()):
-        classes, k, y, s = _against(t, positive)
-        x, share, low, high = _reliability(y, s, n_bins)
-        label = f'{name}: '*bool(name) + _ece_label(t, k, y, s, n_boot, seed)
-        ax.errorbar(x, share, [share-low, high-share], fmt='os^D'[j%4] + ['-', '--', '-.', ':'][j%4], color=sns.color_palette('colorblind')[j%10], capsize=3, label=label)
-    ax.plot([0, 1], [0, 1], color='grey', lw=1, label='as it says')
-    ax.set(xlabel=f'predicted probability of {classes[k]}', ylabel=f'share that is {classes[k]}', title=f'Calibration on {len(y)} images', xlim=(-.01, 1.01), ylim=(-.01, 1.01))
-    ax.legend(loc='upper left', fontsize=8)
+    check_number(n_bins, 'n_bins, the number of bins, to be at least 1', '10 are usual', lambda o: o >= 1, whole=True)
+    check_number(n_boot, 'n_boot, the resamples of the patients, to be at least 1', '1,000 is usual', lambda o: o >= 1, whole=True)
+    curves, ax = one_vs_rest(preds, positive), new_axes(ax)
+    def draw(o, line):
+        x, share, low, high = _reliability(o.y, o.s, n_bins)
+        if 'label' not in line: return ax.plot(x, share, **line)
+        line = line | dict(label=line['label'] + _ece_of(o, n_boot, seed))
+        ax.errorbar(x, share, [share-low, high-share], marker='o', ms=4, capsize=3, **line)
+    ax.plot([0, 1], [0, 1], color='grey', lw=1, zorder=0)
+    draw_curves(ax, curves, [_ece_of(o) for o in curves], 'ECE', draw, worst=max)
+    ax.set(xlabel='predicted probability', ylabel='share of positives', title=f'Calibration, {ax.get_title()}',
+        xlim=(-.01, 1.01), ylim=(-.01, 1.01))
+    curve_legend(ax, 'upper left')
     return ax
 
 # %% ../nbs/41_calibrate.ipynb #be677edc
+def _acted(thresholds):
+    "Thresholds (T,) to act from, above 0 and below 1"
+    try: t = np.arange(.01, 1, .01) if thresholds is None else np.atleast_1d(np.asarray(thresholds, float))
+    except (TypeError, ValueError): t = np.array([])
+    if not t.size or t.ndim > 1 or not ((t > 0) & (t < 1)).all():
+        raise ValueError(f'expected thresholds above 0 and below 1, found {thresholds!r}; '
+            '[.1, .2] means to act from one in ten, or one in five, on')
+    return t
+
 def net_benefit(
     preds, # Predictions
     thresholds=None, # Probabilities from which on one would act, above 0 and below 1; None: .01 to .99
-    positive=None # Class that is looked for; None: the last of two
+    positive=None # Class that is looked for, against all others; None: see `positive_class`
 ) -> pd.DataFrame: # A row per threshold: `model`, `treat all`, `treat none`, in true positives per image
     "Net benefit of acting on a model, on everybody and on nobody (Vickers and Elkin 2006)"
-    _, _, y, s = _against(preds, positive)
-    t = np.arange(.01, 1, .01) if thresholds is None else np.asarray(thresholds, float)
-    if not ((t > 0) & (t < 1)).all(): raise ValueError(f'expected thresholds above 0 and below 1, found {t.min()} to {t.max()}')
+    name, y, s = _against(preds, positive)
+    t = _acted(thresholds)
     odds, act = t/(1-t), s >= t[:,None]
-    return pd.DataFrame({'model': (act & y).mean(1) - odds*(act & ~y).mean(1), 'treat all': y.mean() - odds*(1-y.mean()), 'treat none': 0.}, index=pd.Index(t, name='threshold'))
+    model, everybody = (act & y).mean(1) - odds*(act & ~y).mean(1), y.mean() - odds*(1-y.mean())
+    columns = pd.Index(['model', 'treat all', 'treat none'], name=f'positive: {name}')
+    return pd.DataFrame(np.stack([model, everybody, 0*t], 1), pd.Index(t, name='threshold'), columns)
 
+# %% ../nbs/41_calibrate.ipynb #dc0660a7
 def plot_decision(
-    preds, # Table of predictions, or a dict from model name to table
-    positive=None, # Class that is looked for; None: the last of two
+    preds, # Table of predictions, or a dict from model name to table of the same images
+    positive=None, # Class that is looked for, against all others; None: see `positive_class`
     ax=None # Axes to draw on; new ones if None
 ) -> plt.Axes: # The Axes
     "Decision curves: net benefit against the probability from which on one would act"
-    models, ax = preds if isinstance(preds, dict) else {'model': preds}, new_axes(ax)
-    for j,(name,t) in enumerate(models.items()):
-        b = net_benefit(t, positive=positive)
-        ax.plot(b.index, b['model'], ['-', '--', '-.', ':'][j%4], color=sns.color_palette('colorblind')[j%10], lw=2, label=name)
+    tables = {k: net_benefit(t, positive=positive) for k,t in named_tables(preds).items()}
+    b = next(iter(tables.values()))
+    if any((o['treat all']-b['treat all']).abs().max() > 1e-9 for o in tables.values()):
+        raise ValueError('expected models on the same images, found other shares of positives; predict the same rows with each')
+    ax = new_axes(ax)
+    for j,(name,o) in enumerate(tables.items()):
+        line = dict(ls=['-', '--', '-.', ':'][j%4], color=sns.color_palette('colorblind')[j%10], lw=2)
+        ax.plot(o.index, o['model'], label=plain(name) or 'model', **line)
     for k,ls in (('treat all', '-'), ('treat none', ':')): ax.plot(b.index, b[k], ls, color='grey', lw=1, label=k)
-    top = b['treat all'].iloc[0]
-    ax.set(xlabel='act from this probability on', ylabel='net benefit (true positives per image)', title='Decision curve', xlim=(0, 1), ylim=(-.15*top, 1.05*top))
+    top = max(o['model'].max() for o in tables.values())
+    ax.set(xlabel='act from this probability on', ylabel='net benefit (true positives per image)', xlim=(0, 1),
+        ylim=(-.15*top, 1.05*top) if top > 0 else None, title=f'Decision curve, {plain(b.columns.name, 48)}')
     ax.legend(loc='lower left', fontsize=8)
     return ax
