@@ -15,8 +15,7 @@ from .sampling import BalancedSampler, StepSampler, UndersampledSampler, class_p
 from .leaks import check_leaks
 from .block import checked_dataloaders
 from .train import epoch_table, set_seed, still_body, weighted_loss, xray_learner
-
-from numbers import Integral, Real
+from .metrics import check_number
 
 import numpy as np, pandas as pd, torch
 from fastai.vision.all import CrossEntropyLossFlat, FocalLossFlat, L, Learner, MixUp, delegates, nn
@@ -29,9 +28,9 @@ def remedy(
     fn # A function of a table and a seed, which returns a dict with any of the keys df, sampler, loss, cbs, finish, prior
 ): # The same function
     "Enter a remedy into `REMEDIES`, under its function's name; raises ValueError for a function without one"
-    name = getattr(fn, '__name__', '').strip('_')
-    if not name.isidentifier(): raise ValueError(f"expected a function with a name, found {getattr(fn, '__name__', fn)!r}; write the remedy with def")
-    REMEDIES[name] = fn
+    name = getattr(fn, '__name__', str(fn))
+    if not name.strip('_').isidentifier(): raise ValueError(f"expected a function with a name, found {name}; write the remedy with def")
+    REMEDIES[name.strip('_')] = fn
     return fn
 
 # %% ../nbs/50_remedy.ipynb #ae3f38ed
@@ -75,7 +74,9 @@ def _effective_weights(n, beta=.999):
 @remedy
 def _effective_number(df, seed):
     "Each class weighs by its effective number of images, β = .999 (Cui et al. 2019)"
-    def loss(dls): return CrossEntropyLossFlat(weight=torch.tensor(_effective_weights(_sizes(df)[list(dls.vocab)]), dtype=torch.float, device=dls.device))
+    def loss(dls):
+        w = _effective_weights(_sizes(df)[list(dls.vocab)])
+        return CrossEntropyLossFlat(weight=torch.tensor(w, dtype=torch.float, device=dls.device))
     return dict(loss=loss)
 
 @remedy
@@ -154,15 +155,16 @@ def remedy_recipe(
     if odd: raise ValueError(f"expected the remedy {name} to return a dict with any of {', '.join(out)}, found {', '.join(map(str, odd))}")
     return out | own
 
-# %% ../nbs/50_remedy.ipynb #141a697d
+# %% ../nbs/50_remedy.ipynb #d6b61e91
 def head_epochs(
     recipe, # What `remedy_recipe` gave
     name, # Its name, for the error
     unfrozen # Unfrozen epochs in all
 ) -> int: # How many of them; 0 for a remedy of one phase
     "Of the unfrozen epochs, how many the head gets alone at the end; raises ValueError where there is none for it"
-    if recipe['finish'] and unfrozen < 2: raise ValueError(f"expected at least 2 unfrozen epochs for {name}, the last of them for the head, found {unfrozen}")
-    return max(unfrozen//4, 1) if recipe['finish'] else 0
+    if not recipe['finish']: return 0
+    if unfrozen < 2: raise ValueError(f"expected at least 2 unfrozen epochs for {name}, the last of them for the head, found {unfrozen}")
+    return max(unfrozen//4, 1)
 
 # %% ../nbs/50_remedy.ipynb #d6ec3c7a
 def _shuffled(train, seed): return RandomSampler(range(len(train)), generator=torch.Generator().manual_seed(seed))
@@ -182,7 +184,8 @@ def _effective_prior(recipe, train, vocab, loss, seed):
 # %% ../nbs/50_remedy.ipynb #5642d5af
 def _made(df, recipe, seed, size, item_size, bs, num_workers, cache, cbs=None, loss_func=None, **kwargs):
     "A learner as a recipe wants it, untrained"
-    if recipe['loss'] and loss_func: raise ValueError("expected no loss_func, since the remedy brings its own loss, found one; leave it out, or write a remedy with it")
+    if recipe['loss'] and loss_func:
+        raise ValueError("expected no loss_func, since the remedy brings its own loss, found one; leave it out, or write a remedy with it")
     n = max((df.split == 'train').sum()//bs, 1)*bs
     dls = checked_dataloaders(recipe['df'], item_size, size, bs, _in_steps(recipe['sampler'], n), seed, num_workers, None, cache)
     loss = recipe['loss'](dls) if recipe['loss'] else loss_func
@@ -199,7 +202,7 @@ def _finish(learn, epochs, lr, seed):
     with still_body(learn.model[0], True), quiet(learn): learn.fit_one_cycle(epochs, lr)
     learn.history = pd.concat([learn.history, epoch_table(learn, 'head', lr)], ignore_index=True)
 
-# %% ../nbs/50_remedy.ipynb #0802b5ad
+# %% ../nbs/50_remedy.ipynb #5cca4bbc
 def _said(prior): return ', '.join(f'{k} {v:.3f}' for k,v in prior.items())
 
 def _end_in_shift(learn):
@@ -208,13 +211,17 @@ def _end_in_shift(learn):
     learn.model.append(PriorShift(was[list(learn.dls.vocab)]).to(learn.dls.device))
     print(f"Effective prior in training: {_said(was)}; corrected to {_said(learn.prior)}.")
 
-def _check_training(seed, bs, lrs, **epochs):
-    "Raise unless seed, batch size, epochs and rates can be trained with"
-    for k,v,least in [('seed', seed, 0), ('bs', bs, 1), *((k, v, 0) for k,v in epochs.items())]:
-        if not isinstance(v, Integral) or not least <= v < 2**32: raise ValueError(f"expected {k} to be a whole number of {least} or more, found {v!r}")
-    if not any(epochs.values()): raise ValueError("expected at least one epoch, found frozen=0 and unfrozen=0")
-    odd = [o for o in lrs if not (o is None or isinstance(o, slice) or isinstance(o, Real) and 0 < o < np.inf)]
-    if odd: raise ValueError(f"expected a learning rate above 0, a slice of them, or None for lr_find, found {odd[0]!r}")
+# %% ../nbs/50_remedy.ipynb #ef7113b4
+def _check_whole(least, **values):
+    "Raise unless all are whole numbers from `least` on"
+    def ok(n): return least <= n < 2**32
+    for k,v in values.items(): check_number(v, f'{k} to be a whole number of {least} or more', 'see fit_remedy', ok, whole=True)
+
+def _check_training(seed, bs, frozen, unfrozen):
+    "Raise unless seed, batch size and epochs can be trained with"
+    _check_whole(0, seed=seed, frozen=frozen, unfrozen=unfrozen)
+    _check_whole(1, bs=bs)
+    if not frozen + unfrozen: raise ValueError("expected at least one epoch, found frozen=0 and unfrozen=0; four unfrozen ones are usual")
 
 # %% ../nbs/50_remedy.ipynb #1da53f34
 def train_remedy(
@@ -233,7 +240,7 @@ def train_remedy(
     **kwargs # For `xray_learner`: arch, pretrained, weights, …
 ) -> Learner: # Trained; `prior` is the effective prior, `history` the epochs
     "`fit_remedy` for a table that `check_leaks` has seen: its `df`"
-    _check_training(seed, bs, (lr_frozen, lr_unfrozen), frozen=frozen, unfrozen=unfrozen)
+    _check_training(seed, bs, frozen, unfrozen)
     recipe = remedy_recipe(df, name, seed)
     last = head_epochs(recipe, name, unfrozen)
     learn = _made(df, recipe, seed, size, item_size, bs, num_workers, cache, **kwargs)
@@ -242,7 +249,7 @@ def train_remedy(
     if parse_remedy(name)[1]: _end_in_shift(learn)
     return learn
 
-# %% ../nbs/50_remedy.ipynb #84791a6b
+# %% ../nbs/50_remedy.ipynb #edc2ba74
 @delegates(train_remedy, keep=True)
 def fit_remedy(
     df, # A table of images with the splits train and valid
@@ -263,14 +270,13 @@ def _fractions(k, rho, mu, kind):
     n = min(max(round(mu*k), 1), k-1)
     return np.r_[np.ones(k-n), np.full(n, 1/rho)]
 
-def _check_imbalance(rho, mu, kind, seed):
+def _check_imbalance(rho, mu, kind):
     "Raise unless there is such an imbalance"
     if kind not in ('step', 'linear'): raise ValueError(f"expected kind='step' or 'linear', found {kind!r}")
-    if not isinstance(rho, Real) or not 1 <= rho < np.inf or not isinstance(mu, Real) or not 0 < mu < 1:
-        raise ValueError(f"expected rho of at least 1 and mu above 0 and below 1, found rho={rho!r} and mu={mu!r}")
-    if not isinstance(seed, Integral) or seed < 0: raise ValueError(f"expected seed to be a whole number of 0 or more, found {seed!r}")
+    check_number(rho, 'rho of at least 1', '10 makes the largest class ten times the smallest', lambda r: 1 <= r < np.inf)
+    check_number(mu, 'mu above 0 and below 1', '.5 makes half of the classes small', lambda m: 0 < m < 1)
 
-# %% ../nbs/50_remedy.ipynb #e09d3c3e
+# %% ../nbs/50_remedy.ipynb #ffc34717
 def induce_imbalance(
     df, # A table of images, already split
     rho, # ρ: size of the largest training class over that of the smallest, at least 1
@@ -279,12 +285,13 @@ def induce_imbalance(
     seed=42 # Which images stay
 ) -> pd.DataFrame: # `df` without some training rows; rows outside train are as they were
     "Leave out training rows until the classes have the imbalance that an experiment needs; raises ValueError where images are too few"
-    _check_imbalance(rho, mu, kind, seed)
+    _check_imbalance(rho, mu, kind)
+    _check_whole(0, seed=seed)
     df, rng = usable(df), np.random.default_rng(seed)
     n = _sizes(df).sort_values(ascending=False, kind='stable')
     share = _fractions(len(n), rho, mu, kind)
     want = (np.floor((n/share).min() + 1e-9)*share).round().astype(int)
-    if want.min() < 1: raise ValueError(f"expected images enough for rho={rho}, found so few that a class would have none")
+    if want.min() < 1: raise ValueError(f"expected images for rho={rho}, found so few that a class would have none; take a smaller one")
     train = {k: np.flatnonzero((df.split == 'train') & (df.label == k)) for k in n.index}
     out = [rng.choice(train[k], len(train[k]) - w, replace=False) for k,w in zip(n.index, want)]
     return df.iloc[np.setdiff1d(np.arange(len(df)), np.concatenate(out))].reset_index(drop=True)
