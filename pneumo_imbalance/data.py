@@ -15,23 +15,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np, pandas as pd
 
 from .tree import image_files, nested_copies
-from .names import SPLITS, as_text, patient_id, split_label, split_name
+from .names import SPLITS, as_categories, patient_id, split_label, split_name
 from .names import positive_class # chkstyle: ignore
 from .image import SUFFIXES, measure_images
 
 # %% ../nbs/12_data.ipynb #e82dfd30
 _all_ = ['SPLITS', 'patient_id', 'positive_class', 'split_label']
-
-# %% ../nbs/12_data.ipynb #a41f0002
-def _as_categories(col):
-    "A column as a Categorical of text, only with what occurs; sorted, unless the column had categories in an order of its own"
-    try: raw = pd.Categorical(col)
-    except (TypeError, ValueError): raise ValueError(f"expected text or numbers in the column {col.name!r}, found a {type(col.iloc[0]).__name__}") from None
-    used = np.bincount(raw.codes + 1, minlength=len(raw.categories) + 1)[1:]
-    names = [as_text(o) if n else '' for o,n in zip(raw.categories, used)]
-    known = [o for o in dict.fromkeys(names if isinstance(col.dtype, pd.CategoricalDtype) else sorted(names)) if o]
-    place = {o: i for i,o in enumerate(known)}
-    return pd.Categorical.from_codes(np.array([*(place.get(o, -1) for o in names), -1])[raw.codes], known)
 
 # %% ../nbs/12_data.ipynb #b9212686
 COLUMNS = ['path', 'split', 'label', 'patient', 'width', 'height', 'mode', 'bytes', 'digest', 'problem']
@@ -47,7 +36,7 @@ def _table(df):
     "`df` with typed, ordered columns and printable names; whatever more it has follows"
     odd = df.path != df.path.map(_printable)
     df = df.assign(**{c: df[c].map(_printable) for c in ('path', 'label', 'patient')}, problem=df.problem.where(~odd, 'name is not UTF-8'))
-    df = df.assign(split=pd.Categorical(df.split, SPLITS), label=_as_categories(df.label))
+    df = df.assign(split=pd.Categorical(df.split, SPLITS), label=as_categories(df.label))
     return df[COLUMNS + [c for c in df if c not in COLUMNS]].reset_index(drop=True)
 
 # %% ../nbs/12_data.ipynb #93839f25
@@ -55,21 +44,25 @@ def _check_folder(path):
     "`path` as an existing folder"
     path = Path(path).expanduser()
     if not path.exists(): raise FileNotFoundError(f"expected a folder of images, found nothing at {path}; check the path")
-    if not path.is_dir(): raise NotADirectoryError(f"expected a folder of images, found a file at {path}; pass its folder, or a CSV to read_table")
+    if not path.is_dir():
+        raise NotADirectoryError(f"expected a folder of images, found a file at {path}; pass its folder, or a CSV to read_table")
     return path
 
 def _check_found(path, files, labels):
     "There are images, and folders that tell their classes"
-    if not files: raise ValueError(f"expected images ({' '.join(SUFFIXES)}) below {path}, found none; check the path, or unpack the archive first")
-    if not any(labels): raise ValueError(f"expected class folders below {path}, as in split/class/image or class/image, found {len(files)} images "
-        "in none; move them into a folder for each class, or list them in a CSV for read_table")
+    if not files:
+        raise ValueError(f"expected images ({' '.join(SUFFIXES)}) below {path}, found none; check the path, or unpack the archive first")
+    if not any(labels):
+        raise ValueError(f"expected class folders below {path}, as in split/class/image or class/image, found {len(files)} images in none; "
+            "move them into a folder for each class, or list them in a CSV for read_table")
 
 # %% ../nbs/12_data.ipynb #641a16e4
 def _say_problems(df):
     "One sentence about the files that can't be used"
     bad = df[df.problem != '']
     kinds = ', '.join(f'{n} {k}' for k,n in bad.problem.str.replace(r' \(.*', '', regex=True).value_counts().items())
-    if len(bad): print(f"{len(bad)} of {len(df)} files can't be used ({kinds}): they stay in the table with a `problem` and nothing uses them.")
+    if len(bad):
+        print(f"{len(bad)} of {len(df)} files can't be used ({kinds}): they stay in the table with a `problem` and nothing uses them.")
 
 def _say_left_out(n_hidden, nested):
     "One sentence each about hidden files and about nested copies, a folder → its files"
@@ -82,7 +75,7 @@ def _say_left_out(n_hidden, nested):
 def _say_strangers(patients, files):
     "One sentence about files whose names tell no patient"
     n = sum(p == patient_id(str(f), lambda _: None) for p,f in zip(patients, files))
-    if n: print(f"{n} of {len(files)} file names tell no patient: each of these images counts as a patient of its own (`patient=` takes another rule).")
+    if n: print(f"{n} of {len(files)} file names tell no patient: each is a patient of its own (`patient=` takes another rule).")
 
 # %% ../nbs/12_data.ipynb #bf028ac0
 def _says(file):
@@ -119,12 +112,13 @@ def _check_columns(df, need, do='make one with scan_images or read_table'):
     missing = [c for c in need if c not in df]
     if missing: raise ValueError(f"expected a table of images with a column {missing[0]!r}, found the columns {list(df.columns)}; {do}")
     twice = list(df.columns[df.columns.duplicated()])
-    if twice or df.columns.nlevels > 1: raise ValueError(f"expected plain columns, each once, found {(twice or list(df.columns))[0]!r}; drop or rename it")
+    if twice or df.columns.nlevels > 1:
+        raise ValueError(f"expected plain columns, each once, found {(twice or list(df.columns))[0]!r}; drop or rename it")
 
 def _with_labels(df, needed):
     "`df` with labels of text; where they are needed, without the rows that have none"
-    label = _as_categories(df.label)
-    if not isinstance(df.label.dtype, pd.CategoricalDtype) or list(df.label.cat.categories) != list(label.categories): df = df.assign(label=label)
+    label = as_categories(df.label)
+    if list(getattr(df.label.dtype, 'categories', [None])) != list(label.categories): df = df.assign(label=label)
     lack = label.codes < 0
     if not needed or not lack.any(): return df
     print(f"{lack.sum():,} of {len(df):,} images have no label: they were left out.")
@@ -135,10 +129,11 @@ def _with_splits(df, needed):
     "`df` with splits of any usual spelling as train, valid or test; others are refused where splits are needed"
     old = df.split
     if isinstance(old.dtype, pd.CategoricalDtype) and list(old.cat.categories) == SPLITS and old.notna().all(): return df
-    named = _as_categories(old)
+    named = as_categories(old)
     known = [split_name(o) for o in named.categories]
     strange = [o for o,k in zip(named.categories, known) if not k] + [None]*bool((named.codes < 0).any())
-    if not strange: return df.assign(split=pd.Categorical(np.array(known, object)[named.codes], SPLITS))
+    if not strange:
+        return df.assign(split=pd.Categorical.from_codes(np.array([SPLITS.index(o) for o in known], np.int8)[named.codes], SPLITS))
     if needed: raise ValueError(f"expected the splits train, valid or test, found {strange}; rename them, or drop such rows first")
     return df
 
@@ -149,7 +144,7 @@ def _is_text(col):
 def _with_patients(df):
     "`df` with patients as text, a missing one as the image's path"
     if _is_text(df.patient) and not df.patient.isin(['']).any(): return df
-    named = _as_categories(df.patient)
+    named = as_categories(df.patient)
     lack, own = named.codes < 0, df.path if 'path' in df else np.arange(len(df)).astype(str)
     if lack.any(): print(f"{lack.sum():,} of {len(df):,} images have no patient: each counts as a patient of its own.")
     return df.assign(patient=np.where(lack, own, np.asarray(named, object)).tolist())
@@ -161,11 +156,14 @@ def _without_problems(df):
     return df if good.all() else df[good | df.problem.isna()].assign(problem='')
 
 def _with_paths(df):
-    "`df` with paths as text"
-    if _is_text(df.path): return df
-    if df.path.isna().any(): raise ValueError(f"expected a path in each row, found none in {df.path.isna().sum():,} of {len(df):,}; drop such rows first")
+    "`df` with paths as text, or as categories of text"
+    values = df.path.cat.categories if isinstance(df.path.dtype, pd.CategoricalDtype) else df.path
+    if _is_text(values) and not df.path.hasnans: return df
+    if df.path.hasnans:
+        raise ValueError(f"expected a path in each row, found none in {df.path.isna().sum():,} of {len(df):,}; drop such rows first")
     try: return df.assign(path=[os.fsdecode(o) for o in df.path])
-    except TypeError: raise ValueError(f"expected paths in the column 'path', found {df.path.iloc[0]!r}; name the column that holds them") from None
+    except TypeError:
+        raise ValueError(f"expected paths in the column 'path', found {df.path.iloc[0]!r}; name the column that holds them") from None
 
 # %% ../nbs/12_data.ipynb #ffe9dbbc
 def usable(
@@ -181,7 +179,8 @@ def usable(
     if 'split' in df: df = _with_splits(df, 'split' in need)
     if 'patient' in df: df = _with_patients(df)
     for c in {*need} - {'path', 'split', 'label', 'patient', 'problem'}:
-        if (n := df[c].isna().sum()): raise ValueError(f"expected a value of {c!r} in each row, found none in {n:,} of {len(df):,}; read such images with read_table")
+        if (n := df[c].isna().sum()):
+            raise ValueError(f"expected a value of {c!r} in each row, found none in {n:,} of {len(df):,}; read such images with read_table")
     return df
 
 # %% ../nbs/12_data.ipynb #0a7b5b0b
@@ -191,13 +190,15 @@ def _named_columns(df, names):
     _check_columns(df, names.values(), do="name yours, as in read_table(csv, label='finding')")
     if not len(df): raise ValueError("expected a row for each image, found an empty table; check the CSV")
     rest = df.drop(columns={*names.values()} | {c for c in df if str(c).startswith('Unnamed: ')})
-    return pd.DataFrame({k: df[v] for k,v in names.items()}).join(rest.rename(columns={k: f'{k}_given' for k in names})).reset_index(drop=True)
+    rest = rest.rename(columns={k: f'{k}_given' for k in names})
+    return pd.concat([df[list(names.values())].set_axis(list(names), axis=1), rest], axis=1).reset_index(drop=True)
 
 def _read_csv(csv, names):
     "A CSV, its columns `names` as text: no class is taken for a missing value, no patient for a number"
     if not Path(csv).is_file(): raise FileNotFoundError(f"expected a CSV of images, found no file at {csv}; check the path")
     try: whole, ours = pd.read_csv(csv), pd.read_csv(csv, usecols=lambda c: c in names, dtype=str, na_filter=False)
-    except ValueError as e: raise ValueError(f"expected a CSV of images, found that {csv} can't be read as one ({e}); save it as comma-separated UTF-8") from None
+    except ValueError as e:
+        raise ValueError(f"expected a CSV, found that {csv} can't be read as one ({e}); save it as comma-separated UTF-8") from None
     return whole.assign(**{c: ours[c].to_numpy() for c in ours})
 
 # %% ../nbs/12_data.ipynb #a41f0018
@@ -207,15 +208,13 @@ def _root(csv, paths):
     there, here = (any(os.path.exists(d/o) for o in paths[:100]) for d in (own, Path()))
     return Path() if here and not there else own
 
-_unlabelled = ['in no class folder', 'without a label']
-
 def _measured(df, n_workers):
     "`df` with each file's measures anew; a problem that somebody noted stays for as long as the file is the same"
     new = measure_images(df.path, n_workers)
     if 'problem' in df:
         note = df.problem.astype(object).where(df.problem.notna(), '')
-        same = df.digest.astype(object).where(df.digest.notna(), '') == new.digest if 'digest' in df else True
-        new['problem'] = new.problem.where((new.problem != '') | ~(same & ~note.isin(_unlabelled)), note)
+        same = df.digest.astype(object).where(df.digest.notna(), '') == new.digest if 'digest' in df else note.notna()
+        new['problem'] = new.problem.where((new.problem != '') | note.isin(['in no class folder', 'without a label']) | ~same, note)
     return df.drop(columns=[c for c in new if c in df]).join(new)
 
 # %% ../nbs/12_data.ipynb #09c0572f
@@ -238,7 +237,7 @@ def read_table(
         df['patient'] = [patient_id(o) for o in df.path]
         _say_strangers(df.patient, df.path)
     where = _root(csv, df.path) if root is None else Path(root)
-    df = _measured(df.assign(path=[str(where/o) for o in df.path], label=_as_categories(df.label).astype(object)), n_workers)
+    df = _measured(df.assign(path=[str(where/o) for o in df.path], label=as_categories(df.label).astype(object)), n_workers)
     df.loc[df.label.isna() & (df.problem == ''), 'problem'] = 'without a label'
     df = _table(df)
     _say_problems(df)

@@ -43,8 +43,8 @@ def new_axes(
 # %% ../nbs/13_plot.ipynb #7be7e9b5
 def _finish(ax, handles, names, right=1., **kwargs):
     "A legend beside the Axes, its left edge at `right`, and the Axes' own settings"
-    small = len(names) > 12
-    ax.legend(handles, names, loc='upper left', bbox_to_anchor=(right, 1), frameon=False, fontsize=7 if small else 9, ncols=1 + len(names)//30)
+    size, ncols = 7 if len(names) > 12 else 9, 1 + len(names)//30
+    ax.legend(handles, names, loc='upper left', bbox_to_anchor=(right, 1), frameon=False, fontsize=size, ncols=ncols)
     ax.set(**kwargs)
     sns.despine(ax=ax)
     return ax
@@ -82,7 +82,8 @@ def plot_class_counts(
 ) -> plt.Axes: # The Axes, or a list of them on one scale for several tables
     "Class counts by split, the counts written beside their bars"
     tables = {k: _counted(o) for k,o in (df if isinstance(df, dict) else {'': df}).items()}
-    if not tables or ax is not None and len(tables) > 1: raise ValueError(f"expected one table, or several and no ax, found {len(tables)} tables")
+    if not tables or ax is not None and len(tables) > 1:
+        raise ValueError(f"expected one table, or several and no ax, found {len(tables)} tables")
     classes = list(dict.fromkeys(c for n in tables.values() for c in n))
     tables, k = {t: n.reindex(columns=classes, fill_value=0) for t,n in tables.items()}, len(classes)
     draw, height = (_bars, 4) if k <= 4 else (_lines, max(4, .2*k))
@@ -104,7 +105,8 @@ def plot_sizes(
     for c in n.index:
         o = df[df.label == c]
         points[c] = ax.scatter(o.width, o.height, s=30, alpha=.6, edgecolor='white', linewidth=.5, **looks[c])
-    return _finish(ax, [points[c] for c in looks], [f'{plain(c)} ({n[c]})' for c in looks], xlabel='width (pixels)', ylabel='height (pixels)')
+    names = [f'{plain(c)} ({n[c]})' for c in looks]
+    return _finish(ax, [points[c] for c in looks], names, xlabel='width (pixels)', ylabel='height (pixels)')
 
 # %% ../nbs/13_plot.ipynb #1659466e
 def _check_whole(n, name):

@@ -8,6 +8,8 @@ Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/sampling.html.md"""
 __all__ = ['oversample', 'undersample', 'class_weights', 'class_prior', 'BalancedSampler', 'UndersampledSampler', 'StepSampler']
 
 # %% ../nbs/30_sampling.ipynb #ad3fae16
+from numbers import Real
+
 import numpy as np, pandas as pd
 from torch.utils.data import Sampler
 
@@ -24,31 +26,36 @@ def _repeat(
 
 # %% ../nbs/30_sampling.ipynb #3635a0c1
 def _check_ratio(ratio):
-    if not 0 < ratio <= 1: raise ValueError(f"expected a ratio above 0 and at most 1 (smaller class / largest class), found {ratio}; 1 balances fully")
+    if not isinstance(ratio, Real) or not 0 < ratio <= 1:
+        raise ValueError(f"expected a ratio above 0 and at most 1 (smaller class / largest class), found {ratio!r}; 1 balances fully")
 
 def _train_rows(df):
-    "Positions of the training images of each class"
-    df = usable(df)
-    rows = {k: np.flatnonzero((df.split == 'train') & (df.label == k)) for k in sorted(df.label.dropna().unique())}
+    "Positions of the training images of each class of a checked table, the classes in sorted order"
+    codes = np.where(df.split == 'train', df.label.cat.codes, -1)
+    rows = {k: np.flatnonzero(codes == i) for i,k in sorted(enumerate(df.label.cat.categories), key=lambda o: o[1])}
     rows = {k: v for k,v in rows.items() if len(v)}
-    if not rows: raise ValueError(f"expected training images to resample, found the splits {sorted(df.split.unique())}; only rows of split 'train' are ever repeated or left out")
-    if len(rows) < 2: raise ValueError(f"expected training images of two or more classes, found only {list(rows)}; there is nothing to balance")
+    if not rows:
+        raise ValueError(f"expected training images, found {len(df):,} others; only rows of split 'train' are ever repeated or left out")
+    if len(rows) < 2:
+        raise ValueError(f"expected training images of two or more classes, found only {list(rows)}; there is nothing to balance")
     return rows
 
 # %% ../nbs/30_sampling.ipynb #e0cd08a7
 def _check_copies(copies):
-    if copies != int(copies) or copies < 1: raise ValueError(f"expected a whole number of copies, 1 or more, found {copies}")
+    if not isinstance(copies, Real) or not copies >= 1 or copies % 1:
+        raise ValueError(f"expected a whole number of copies, 1 or more, found {copies!r}")
 
 def oversample(
     df, # A table of images, already split
     ratio=1., # Least size of a class as a share of the largest, above 0 and at most 1
     copies=None, # Instead of `ratio`: how often each image of the smaller classes stands in the table
     seed=42 # Which images make up the remainder
-) -> pd.DataFrame: # All rows of `df`, then the repeated ones; rows outside train are as they were
+) -> pd.DataFrame: # All usable rows of `df`, then the repeated ones; rows outside train are as they were
     "Repeat training rows of the smaller classes until they are balanced"
     _check_ratio(ratio)
     if copies is not None: _check_copies(copies)
-    rows, rng, df = _train_rows(df), np.random.default_rng(seed), usable(df)
+    df, rng = usable(df), np.random.default_rng(seed)
+    rows = _train_rows(df)
     most = max(map(len, rows.values()))
     want = {k: len(v) if len(v) == most else len(v)*int(copies) if copies else max(len(v), round(ratio*most)) for k,v in rows.items()}
     more = [_repeat(v, want[k] - len(v), rng) for k,v in rows.items()]
@@ -59,10 +66,11 @@ def undersample(
     df, # A table of images, already split
     ratio=1., # Smallest class as a share of every class's size afterwards, above 0 and at most 1
     seed=42 # Which images stay
-) -> pd.DataFrame: # `df` without some training rows of the larger classes; rows outside train are as they were
+) -> pd.DataFrame: # The usable rows of `df` without some training rows of the larger classes; rows outside train are as they were
     "Leave out training rows of the larger classes until they are balanced"
     _check_ratio(ratio)
-    rows, rng, df = _train_rows(df), np.random.default_rng(seed), usable(df)
+    df, rng = usable(df), np.random.default_rng(seed)
+    rows = _train_rows(df)
     most = round(min(map(len, rows.values()))/ratio)
     out = [rng.choice(v, len(v) - most, replace=False) for v in rows.values() if len(v) > most]
     return df.iloc[np.setdiff1d(np.arange(len(df)), np.concatenate([[], *out]))].reset_index(drop=True)
@@ -72,7 +80,7 @@ def class_weights(
     df # A table of images, already split
 ) -> pd.Series: # A weight for each class of the training images, in sorted order: n / (classes × images of the class)
     "Inverse-frequency weights of the training classes, scikit-learn's 'balanced'"
-    n = pd.Series({k: len(v) for k,v in _train_rows(df).items()})
+    n = pd.Series({k: len(v) for k,v in _train_rows(usable(df)).items()})
     return n.sum()/(len(n)*n)
 
 # %% ../nbs/30_sampling.ipynb #24bd8f3b
@@ -80,20 +88,27 @@ def class_prior(
     df # A table of images, already split
 ) -> pd.Series: # A share for each class of the training images, in sorted order; 1 in all
     "Share of each class among the training images"
-    n = pd.Series({k: len(v) for k,v in _train_rows(df).items()})
+    n = pd.Series({k: len(v) for k,v in _train_rows(usable(df)).items()})
     return n/n.sum()
 
 # %% ../nbs/30_sampling.ipynb #c2870017
+_place = '(row)'
+
+def _placed(df):
+    "The usable rows of `df`, and the position of each in `df`"
+    good = usable(df.assign(**{_place: np.arange(len(df))}) if isinstance(df, pd.DataFrame) else df)
+    return good, good[_place].to_numpy(np.int32 if len(df) < 2**31 else np.int64)
+
 class BalancedSampler(Sampler):
     "Indices of balanced epochs: the largest class whole, each smaller one repeated to its size, drawn afresh each time"
     def __init__(self,
         df, # The training rows of a table of images
         seed=42 # Start of the sampler's own generator
     ):
-        other = sorted(set(usable(df).split.unique()) - {'train'})
+        good, place = _placed(df)
+        other = sorted(set(good.split) - {'train'})
         if other: raise ValueError(f"expected training rows only, found rows of the splits {other}; pass df[df.split == 'train']")
-        kind = np.int32 if len(df) < 2**31 else np.int64
-        self.rows,self.rng = {k: v.astype(kind) for k,v in _train_rows(df).items()},np.random.default_rng(seed)
+        self.rows,self.rng = {k: place[v] for k,v in _train_rows(good).items()},np.random.default_rng(seed)
         self.n = max(map(len, self.rows.values()))
 
     def epoch(self) -> np.ndarray: # Positions of the rows, int32, shape (classes × images of the largest class,)
@@ -123,7 +138,8 @@ class StepSampler(Sampler):
         sampler, # Any sampler
         n # Indices an epoch: steps × images a batch
     ):
-        if n < 1 or not len(sampler): raise ValueError(f"expected at least one index to draw and one to draw from, found n={n} and a sampler of {len(sampler)}")
+        if not isinstance(n, (int, np.integer)) or n < 1 or not len(sampler):
+            raise ValueError(f"expected at least one index to draw and one to draw from, found n={n!r} and a sampler of {len(sampler)}")
         self.sampler,self.n,self.left = sampler,n,[]
 
     def __len__(self): return self.n

@@ -8,7 +8,7 @@ Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/split.html.md"""
 __all__ = ['wilson_interval', 'split_valid', 'split_test', 'split_folds']
 
 # %% ../nbs/14_split.ipynb #9945d187
-from fractions import Fraction
+from numbers import Real
 
 import numpy as np, pandas as pd
 from scipy.stats import binomtest
@@ -22,45 +22,78 @@ def wilson_interval(
     n # Images in all
 ) -> tuple: # Lower and upper bound in [0, 1]
     "95 % interval of a proportion (Wilson 1927)"
-    ci = binomtest(right, n).proportion_ci(method='wilson')
+    if not (0 <= right <= n and n >= 1):
+        raise ValueError(f"expected a number of right images from 0 to the number of all, which is 1 or more, found {right} of {n}")
+    ci = binomtest(int(right), int(n)).proportion_ci(method='wilson')
     return float(ci.low), float(ci.high)
 
 # %% ../nbs/14_split.ipynb #29d8e514
-def _fold_ids(df, k, seed):
-    "The fold, 0 to k-1, of each row: whole patients, stratified by label"
-    ids = np.empty(len(df), int)
-    folds = StratifiedGroupKFold(k, shuffle=True, random_state=seed).split(df.path, df.label.astype(str), df.patient)
-    for i,(_,held) in enumerate(folds): ids[held] = i
-    return ids
+def _patient_counts(df):
+    "The number of each row's patient, and the images of each patient (rows) in each class (columns)"
+    who, n = pd.factorize(df.patient)[0], len(df.label.cat.categories)
+    at = np.bincount(who*n + df.label.cat.codes.to_numpy(), minlength=(who.max(initial=-1) + 1)*n)
+    return who, at.reshape(-1, n)
 
-def _check_patients(df, k):
-    "Every class has the patients that a split into `k` parts needs"
-    n = df.groupby(df.label.astype(str)).patient.nunique()
-    if len(n) < 2: raise ValueError(f"expected images of two or more classes to split, found {list(n.index)}; check the column `label`")
-    if n.min() < k: raise ValueError(f"expected at least {k} patients of each class to split, found {n.min()} of {n.idxmin()}; "
-        "ask for fewer parts, or gather more images")
+def _deal(
+    n, # Images of each patient (rows) in each class (columns)
+    want, # Images of each class to take
+    rng # NumPy generator
+) -> np.ndarray: # Which patients were taken
+    "Take patients in random order, each that brings the counts nearer to `want` (the squares of the distances, as shares of the classes)"
+    taken, gap, weight = np.zeros(len(n), bool), -np.asarray(want, float), 1/np.maximum(n.sum(0), 1)**2
+    for i in rng.permutation(len(n)):
+        if (n[i]*(n[i] + 2*gap)) @ weight < 0: taken[i], gap = True, gap + n[i]
+        if (gap > -.5).all(): break
+    return taken
+
+# %% ../nbs/14_split.ipynb #c1400004
+def _covered(n, have, taken):
+    "`taken` with a patient more on that side, taken or not, where a class has none; `have` are images that are there already"
+    for c in range(n.shape[1]):
+        for side in (True, False):
+            if n[taken == side, c].any() or side and have[c]: continue
+            left = n[taken != side].sum(0) + (0 if side else have) - n
+            may = (taken != side) & (n[:,c] > 0) & ((left > 0) | (n == 0)).all(1)
+            if may.any(): taken[np.where(may, n.sum(1), np.inf).argmin()] = side
+    return taken
 
 # %% ../nbs/14_split.ipynb #8f5ae72c
-def _check_pct(pct):
-    if not 0 < pct < 1: raise ValueError(f"expected a share above 0 and below 1, found {pct}; .2 sets a fifth of the images aside")
+def _check_patients(df, k, do='leave that class out, or gather more images'):
+    "There are two or more classes, each with `k` patients"
+    n = df.groupby(df.label.astype(str)).patient.nunique()
+    if len(n) < 2: raise ValueError(f"expected images of two or more classes to split, found {list(n.index)}; check the column `label`")
+    if n.min() < k: raise ValueError(f"expected at least {k} patients of each class to split, found {n.min()} of {n.idxmin()}; {do}")
 
-def _held_out(df, pct, seed):
-    "Which rows of `df` to set aside: whole patients, stratified, as near to the share `pct` as the folds allow"
-    _check_pct(pct)
-    _check_patients(df, 2)
-    most = df.groupby(df.label.astype(str)).patient.nunique().min()
-    shares = (Fraction(m, k) for k in range(2, min(int(most), 100) + 1) for m in range(1, k if k <= 20 else 2))
-    share = min(shares, key=lambda f: (abs(f - pct), f.denominator))
-    ids = _fold_ids(df, share.denominator, seed)
-    counts = pd.crosstab(ids, df.label.astype(str).to_numpy())
-    off = (counts - counts.sum()/share.denominator).abs().sum(axis=1).sort_values(kind='stable')
-    return np.isin(ids, off.index[:share.numerator])
+def _check_pct(pct):
+    if not isinstance(pct, Real) or not 0 < pct < 1:
+        raise ValueError(f"expected a share above 0 and below 1, found {pct!r}; .2 sets a fifth of the images aside")
+
+# %% ../nbs/14_split.ipynb #c1400007
+def _say_share(n, held, pct, classes):
+    "A sentence where whole patients are too coarse for the share: `n` images of each class, `held` of them set aside"
+    share, total = held/np.maximum(n, 1), held.sum()/n.sum()
+    off = [f"{h} of {k} {c}" for c,h,k,s in zip(classes, held, n, share) if abs(s - pct) > .1]
+    if not off and abs(total - pct) <= .02: return
+    which = f" ({', '.join(off[:5])}{', …'*(len(off) > 5)})" if off else ''
+    print(f"{pct:.1%} of the images were to be set aside, {total:.1%} are: whole patients leave no finer choice{which}.")
+
+def _held_out(df, rows, old, pct, seed):
+    "Which of `rows`, a mask, to add to the rows `old`, another one, so that `pct` of both is set aside: whole patients, stratified"
+    _check_patients(df[rows | old], 2)
+    who, n = _patient_counts(df[rows])
+    have = _patient_counts(df[old])[1].sum(0)
+    taken = _covered(n, have, _deal(n, pct*(n.sum(0) + have) - have, np.random.default_rng(seed)))
+    _say_share(n.sum(0) + have, n[taken].sum(0) + have, pct, df.label.cat.categories)
+    out = np.zeros(len(df), bool)
+    out[rows] = taken[who]
+    return out
 
 # %% ../nbs/14_split.ipynb #7fe71255
 def _say_tiny(n):
     "What a validation split of `n` images can tell, in a sentence"
-    low, high = wilson_interval(round(.875*n), n)
-    return f"The valid split held {n} images; if {round(.875*n)} of them came out right, the true share could be anywhere from {low:.2f} to {high:.2f}."
+    right = round(.875*n)
+    low, high = wilson_interval(right, n)
+    return f"The valid split held {n} images; if {right} of them came out right, the true share could lie from {low:.2f} to {high:.2f}."
 
 def _settle_existing(df, existing):
     "`df` with the images of an old valid split merged into train, dropped, or left where they are"
@@ -70,7 +103,7 @@ def _settle_existing(df, existing):
         print(f"{n} images of the old valid split were taken out of the table.")
         return df[df.split != 'valid']
     print(f"{_say_tiny(n)} They were merged into train before splitting anew (existing='keep' keeps them).")
-    return df.assign(split=df.split.where(df.split != 'valid', 'train'))
+    return _move(df, df.split == 'valid', 'train')
 
 # %% ../nbs/14_split.ipynb #4bacf21e
 def _move(df, rows, to):
@@ -89,16 +122,12 @@ def split_valid(
     seed=42, # Which patients are taken
     existing='merge' # What becomes of an old valid split: 'merge' into train first, 'keep' and add to it, 'replace' (drop its images)
 ) -> pd.DataFrame: # The table with whole patients moved from train to valid; test rows are as they were
-    "Set whole patients aside for validation, stratified by label"
+    "Set whole patients aside for validation, stratified by label; at least one of each class, said where that is more than wanted"
     if existing not in ('merge', 'keep', 'replace'): raise ValueError(f"expected existing='merge', 'keep' or 'replace', found {existing!r}")
     _check_pct(valid_pct)
     df = _complete_patients(_settle_existing(usable(df, ('path', 'split', 'label', 'patient')), existing))
-    train, n_valid = df.split == 'train', (df.split == 'valid').sum()
-    pct = valid_pct if not n_valid else (valid_pct*(train.sum() + n_valid) - n_valid)/max(train.sum(), 1)
-    if n_valid and pct <= 0: return df
-    rows = train.to_numpy(copy=True)
-    rows[rows] = _held_out(df[train], pct, seed)
-    return _move(df, rows, 'valid')
+    train, valid = ((df.split == s).to_numpy() for s in ('train', 'valid'))
+    return _move(df, _held_out(df, train, valid, valid_pct, seed), 'valid')
 
 # %% ../nbs/14_split.ipynb #fbb35ef2
 def split_test(
@@ -106,23 +135,32 @@ def split_test(
     test_pct=.2, # Share of the images to set aside, above 0 and below 1
     seed=42 # Which patients are taken
 ) -> pd.DataFrame: # The table with whole patients moved to test
-    "Set whole patients aside for the test, once"
+    "Set whole patients aside for the test, once; at least one patient of each class"
+    _check_pct(test_pct)
     df = usable(df, ('path', 'split', 'label', 'patient'))
-    n = (df.split == 'test').sum()
-    if n: raise ValueError(f"expected a table without a test split, found {n} test images, which are never touched; go on with split_valid")
-    return _move(df, _held_out(df, test_pct, seed), 'test')
+    test = (df.split == 'test').to_numpy()
+    if test.any():
+        raise ValueError(f"expected a table without a test split, found {test.sum()} test images, never touched; go on with split_valid")
+    return _move(df, _held_out(df, ~test, test, test_pct, seed), 'test')
 
 # %% ../nbs/14_split.ipynb #25e5b721
+def _fold_ids(df, k, seed):
+    "The fold, 0 to k-1, of each row: whole patients, stratified by label"
+    ids = np.empty(len(df), int)
+    folds = StratifiedGroupKFold(k, shuffle=True, random_state=seed).split(df.path, df.label.astype(str), df.patient)
+    for i,(_,held) in enumerate(folds): ids[held] = i
+    return ids
+
 def split_folds(
     df, # A table of images
     n_folds=5, # Number of folds, at most the patients of the rarest class
     seed=42 # How the patients are dealt
 ) -> list: # A table for each fold: its images are valid, the others train, the test split untouched
     "Deal whole patients into stratified folds for cross-validation"
+    if not isinstance(n_folds, (int, np.integer)) or n_folds < 2: raise ValueError(f"expected 2 or more folds, found {n_folds!r}")
     df = usable(df, ('path', 'split', 'label', 'patient'))
     rest = (df.split != 'test').to_numpy()
-    if n_folds < 2: raise ValueError(f"expected 2 or more folds, found {n_folds}")
-    _check_patients(df[rest], n_folds)
+    _check_patients(df[rest], n_folds, 'ask for fewer folds, or leave that class out')
     ids = np.full(len(df), -1)
     ids[rest] = _fold_ids(df[rest], n_folds, seed)
     return [_move(_move(df, rest, 'train'), ids == k, 'valid') for k in range(n_folds)]

@@ -56,7 +56,7 @@ def image_files(
         found += [rel/f for f in fs if os.path.splitext(f)[1].lower() in suffixes]
     return sorted(o for o in found if not _hidden(o)), sum(map(_hidden, found))
 
-# %% ../nbs/05_tree.ipynb #ec00eea3
+# %% ../nbs/05_tree.ipynb #70dd7a78
 def _parents(f):
     "The folders that a path lies in, as 'a/b/', 'a/'"
     d = f
@@ -71,7 +71,7 @@ def nested_copies(
     digests, # Their contents' digests; '' where a file could not be read
     knows=lambda path: 0 # How much a path tells of its image: anything that can be compared
 ) -> dict: # Folder → its files that only repeat others. The folder ends in '/'; '' are the loose files at the top
-    "Folders in which every file repeats, byte for byte, the file at the same place further up, or a folder of loose files that repeats one further down and knows less"
+    "Folders of files that repeat, byte for byte, those at the same place further up; or further down, where that place knows more"
     digest, under, out = {str(f): d for f,d in zip(files, digests)}, {}, {}
     for f in digest:
         for d in _parents(f): under.setdefault(d, []).append(f)
