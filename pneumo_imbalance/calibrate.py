@@ -15,11 +15,11 @@ import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-from .plot import new_axes
+from .plot import new_axes, plain
 from .split import wilson_interval
 from .metrics import METRICS, check_number, check_prevalence, class_code, interval_table, measure, predictive_values
 from .metrics import read_predictions
-from .curves import curve_legend, draw_curves, named_tables, one_vs_rest, plain
+from .curves import curve_legend, draw_curves, legend_name, named_tables, one_vs_rest
 
 # %% ../nbs/41_calibrate.ipynb #ccf20343
 def _valid_only(preds, what):
@@ -182,11 +182,11 @@ def apply_temperature(
     return _with_probs(preds, classes, softmax(z, axis=1), s.argmax(1))
 
 # %% ../nbs/41_calibrate.ipynb #d28ff99e
-def _reliability(y, s, n_bins):
-    "Mean probability, share of positives and its interval in each bin that holds images"
+def _reliability(y, s, n_bins, least=1):
+    "Mean probability, share of positives and its interval in each bin that holds at least so many images"
     b = np.minimum((s*n_bins).astype(int), n_bins-1)
-    rows = [(s[b==i].mean(), y[b==i].mean(), *wilson_interval(int(y[b==i].sum()), int((b==i).sum()))) for i in np.unique(b)]
-    return np.array(rows).T
+    bins = [b==i for i in np.unique(b) if (b==i).sum() >= least]
+    return np.array([(s[o].mean(), y[o].mean(), *wilson_interval(int(y[o].sum()), int(o.sum()))) for o in bins]).reshape(-1, 4).T
 
 def _ece_of(o, n_boot=0, seed=42):
     "The ECE of a curve, and where `n_boot` is not 0 its interval in words"
@@ -195,7 +195,7 @@ def _ece_of(o, n_boot=0, seed=42):
     row = interval_table([1], ['rest', o.name], *args, o.patient, n_boot, seed)[0].iloc[k]
     return f" ({row['low']:.3f}–{row['high']:.3f})" if row.notna().all() else ' (one patient, no interval)'
 
-# %% ../nbs/41_calibrate.ipynb #c0cb467a
+# %% ../nbs/41_calibrate.ipynb #bfd667fb
 def plot_calibration(
     preds, # Table of predictions, or a dict from model name to table
     positive=None, # Class that is looked for; None: see `positive_class`, or each of several in turn
@@ -208,16 +208,16 @@ def plot_calibration(
     check_number(n_bins, 'n_bins, the number of bins, to be at least 1', '10 are usual', lambda o: o >= 1, whole=True)
     check_number(n_boot, 'n_boot, the resamples of the patients, to be at least 1', '1,000 is usual', lambda o: o >= 1, whole=True)
     curves, ax = one_vs_rest(preds, positive), new_axes(ax)
+    few = len(curves) <= 3
     def draw(o, line):
-        x, share, low, high = _reliability(o.y, o.s, n_bins)
-        if 'label' not in line: return ax.plot(x, share, **line)
-        line = line | dict(label=line['label'] + _ece_of(o, n_boot, seed))
-        ax.errorbar(x, share, [share-low, high-share], marker='o', ms=4, capsize=3, **line)
+        x, share, low, high = _reliability(o.y, o.s, n_bins, 1 if few else 10)
+        if 'label' in line: line = line | dict(label=line['label'] + _ece_of(o, n_boot, seed), marker='o', ms=4)
+        ax.errorbar(x, share, [share-low, high-share], capsize=3, **line) if few else ax.plot(x, share, **line)
     ax.plot([0, 1], [0, 1], color='grey', lw=1, zorder=0)
     draw_curves(ax, curves, [_ece_of(o) for o in curves], 'ECE', draw, worst=max)
     ax.set(xlabel='predicted probability', ylabel='share of positives', title=f'Calibration, {ax.get_title()}',
         xlim=(-.01, 1.01), ylim=(-.01, 1.01))
-    curve_legend(ax, 'upper left')
+    curve_legend(ax, 'upper left', most=3)
     return ax
 
 # %% ../nbs/41_calibrate.ipynb #be677edc
@@ -243,7 +243,7 @@ def net_benefit(
     columns = pd.Index(['model', 'treat all', 'treat none'], name=f'positive: {name}')
     return pd.DataFrame(np.stack([model, everybody, 0*t], 1), pd.Index(t, name='threshold'), columns)
 
-# %% ../nbs/41_calibrate.ipynb #dc0660a7
+# %% ../nbs/41_calibrate.ipynb #665bd075
 def plot_decision(
     preds, # Table of predictions, or a dict from model name to table of the same images
     positive=None, # Class that is looked for, against all others; None: see `positive_class`
@@ -257,7 +257,7 @@ def plot_decision(
     ax = new_axes(ax)
     for j,(name,o) in enumerate(tables.items()):
         line = dict(ls=['-', '--', '-.', ':'][j%4], color=sns.color_palette('colorblind')[j%10], lw=2)
-        ax.plot(o.index, o['model'], label=plain(name) or 'model', **line)
+        ax.plot(o.index, o['model'], label=legend_name(name) or 'model', **line)
     for k,ls in (('treat all', '-'), ('treat none', ':')): ax.plot(b.index, b[k], ls, color='grey', lw=1, label=k)
     top = max(o['model'].max() for o in tables.values())
     ax.set(xlabel='act from this probability on', ylabel='net benefit (true positives per image)', xlim=(0, 1),

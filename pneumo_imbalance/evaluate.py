@@ -16,10 +16,10 @@ from sklearn.metrics import average_precision_score, confusion_matrix, precision
 
 from .core import quiet
 from .data import usable
-from .plot import new_axes
+from .plot import new_axes, plain
 from .metrics import METRICS, check_prevalence, difference_table, interval_table, looked_for, patients_of, ratio
 from .metrics import read_predictions
-from .curves import curve_legend, draw_curves, one_vs_rest, plain
+from .curves import curve_legend, draw_curves, one_vs_rest
 
 # %% ../nbs/40_evaluate.ipynb #c16b8db1
 @contextmanager
@@ -179,10 +179,13 @@ def score_difference(
     return table
 
 # %% ../nbs/40_evaluate.ipynb #65e98b1e
-def _matrix_axes(ax, k):
-    "The given Axes, or new ones that have room for `k` classes"
-    side = max(4, .36*k + 2)
-    return ax if ax is not None else plt.subplots(figsize=(max(6, side + 1), side), dpi=80 if k<9 else 64, layout='constrained')[1]
+def _matrix_axes(ax, k, names):
+    "The given Axes, or new ones that have room for `k` classes with such names"
+    if ax is not None: return ax
+    words = .085*max(len(o) for name in names for o in name.split('\n'))
+    wide, high = (.36*k + words, .36*k + words + .5) if k>4 else (k*words + words, 4)
+    size = max(6, wide + .5), max(4, high)
+    return plt.subplots(figsize=size, dpi=80 if k<9 else 64, layout='constrained')[1]
 
 def _cells(n, share):
     "What stands in each cell: images and share, or for many classes the images alone"
@@ -198,12 +201,12 @@ def plot_confusion(
     k = len(classes)
     n = confusion_matrix(y, p, labels=range(k))
     share = np.nan_to_num(ratio(n, n.sum(1, keepdims=True)))
-    said, true = ([plain(c) + f'{" " if k>8 else chr(10)}(n = {o})' for c,o in zip(classes, n.sum(i))] for i in (0, 1))
+    said, true = ([plain(c, 28) + f'{" " if k>4 else chr(10)}(n = {o})' for c,o in zip(classes, n.sum(i))] for i in (0, 1))
     ax = sns.heatmap(share, annot=np.array(_cells(n, share)), fmt='', annot_kws=dict(fontsize=10 if k<5 else 8),
-        vmin=0, vmax=1, cmap='Blues', xticklabels=said, yticklabels=true, cbar=False, ax=_matrix_axes(ax, k))
+        vmin=0, vmax=1, cmap='Blues', xticklabels=said, yticklabels=true, cbar=False, ax=_matrix_axes(ax, k, true))
     ax.set(xlabel='predicted', ylabel='true', title=f'What {n.sum()} images are, and what they were called')
     ax.tick_params(axis='y', rotation=0)
-    if k > 4: ax.tick_params(axis='x', rotation=90)
+    ax.tick_params(axis='x', rotation=90 if k>4 else 0)
     return ax
 
 # %% ../nbs/40_evaluate.ipynb #c5e16a10
