@@ -13,17 +13,21 @@ from contextlib import contextmanager
 from fastai.torch_core import no_random
 from .core import track
 from .data import usable
-from .plot import draw_image
+from .plot import draw_image, plain
 from .metrics import class_code, read_predictions
 from .evaluate import eval_mode, predict
 
 # %% ../nbs/42_interpret.ipynb #c60f3be2
+def _check_n(n):
+    if not isinstance(n, (int, np.integer)) or n < 1: raise ValueError(f'expected n as a whole number of images, 1 or more, found {n!r}')
+
 def worst_images(
     preds, # Table of predictions
     n=9, # Number of images at most
     label=None, # Only images that truly are of this class; None: of any
 ) -> pd.DataFrame: # Rows that are called wrong, with `confidence`, the highest probability of a wrong class, highest first
     "The images that were called wrong, the most confident mistake first"
+    _check_n(n)
     classes, y, p, s = read_predictions(preds)
     wanted = (y!=p) & (True if label is None else y==class_code(classes, label))
     own = np.arange(len(classes))==y[:,None]
@@ -31,18 +35,25 @@ def worst_images(
     return rows.sort_values('confidence', ascending=False, kind='stable').head(n)
 
 # %% ../nbs/42_interpret.ipynb #2379abf8
+def _grid(n, ncols, width, height, extra=0.):
+    "A figure of `n` places without axes, `ncols` in a row, each of `width` × `height` inches, and its places in turn"
+    nrows = -(-n//ncols)
+    fig, axs = plt.subplots(nrows, ncols, figsize=(width*ncols, height*nrows + extra), dpi=80, squeeze=False, layout='constrained')
+    for ax in axs.flat: ax.axis('off')
+    return fig, list(axs.flat)
+
 def plot_worst(
     preds, # Table of predictions; its images are read from `path`
     n=9, # Number of images at most
     label=None, # Only images that truly are of this class; None: of any
 ) -> plt.Figure: # The Figure
     "The most confidently wrong images, each with true class, predicted class and probability"
-    rows = worst_images(preds, n, label)
-    m = max(len(rows), 1)
-    fig, axs = plt.subplots(-(-m//3), min(m, 3), figsize=(6, 2*-(-m//3)+.4), dpi=80, squeeze=False, layout='constrained')
-    for ax in axs.flat: ax.axis('off')
-    for ax,o in zip(axs.flat, rows.itertuples()): draw_image(ax, o.path, f'true {o.label}\nsaid {o.predicted}, {o.confidence:.2f}')
-    of = f'{len(preds)} images' if label is None else f'{(preds["label"]==label).sum()} {label} images'
+    rows, (classes, y, _, _) = worst_images(preds, n, label), read_predictions(preds)
+    fig, axs = _grid(max(len(rows), 1), min(max(len(rows), 1), 3), 2, 2, .4)
+    for ax,path,true,said,p in zip(axs, *(rows[c] for c in ('path', 'label', 'predicted', 'confidence'))):
+        draw_image(ax, path, '')
+        ax.set_title(f'true {plain(true)}\nsaid {plain(said)}, {p:.2f}', fontsize=9)
+    of = f'{len(preds)} images' if label is None else f'{(y==class_code(classes, label)).sum()} {plain(label)} images'
     fig.suptitle(f'Most confident mistakes among {of}' if len(rows) else f'No mistake among {of}', fontsize=10)
     return fig
 
@@ -61,22 +72,30 @@ def _last_map(model, x):
     "The last module of `model`, in order of execution, that puts out maps"
     found = []
     with torch.no_grad(), _hooked(model.modules(), lambda m, _, out: found.append(m) if _is_map(out) else None): model(x)
-    if not found: raise ValueError(f'expected a network with maps of shape (B, channels, height, width), found none in this {type(model).__name__}; name one with layer=')
+    if not found: raise ValueError('expected a network with maps of shape (B, channels, height, width), '
+        f'found none in this {type(model).__name__}; name one with layer=')
     return found[-1]
 
 # %% ../nbs/42_interpret.ipynb #a9b499a5
-def _cam(model, layer, x, code):
-    "Maps (B, H, W), 0 to 1, of the class `code` (the predicted one if None) for the batch `x` (B, C, H, W)"
+def _scored(model, layer, x):
+    "Scores (B, classes) of the batch `x`, and the maps that `layer` put out, as the start of the graph"
     kept = []
     def cut(m, _, out):
-        if not _is_map(out): raise ValueError(f'expected a layer that puts out maps of shape (B, channels, height, width), found {type(m).__name__}; choose another with layer=')
+        if not _is_map(out): raise ValueError('expected a layer that puts out maps of shape (B, channels, height, width), '
+            f'found {type(m).__name__}; choose another with layer=')
         kept.append(out.detach().requires_grad_())
         return kept[-1].clone()
     with torch.enable_grad(), _hooked([layer], cut): y = model(x)
-    if not kept: raise ValueError(f'expected a layer of this model, found a {type(layer).__name__} that the images do not pass; choose one of learn.model.modules()')
+    if kept: return y, kept[-1]
+    raise ValueError(f'expected a layer of this model, found a {type(layer).__name__} that the images do not pass; '
+        'choose one of learn.model.modules()')
+
+def _cam(model, layer, x, code):
+    "Maps (B, H, W), 0 to 1, of the class `code` (the predicted one if None) for the batch `x` (B, C, H, W)"
+    y, maps = _scored(model, layer, x)
     picked = y.argmax(1) if code is None else torch.full_like(y.argmax(1), code)
-    grad, = torch.autograd.grad(y.gather(1, picked[:,None]).sum(), kept[-1])
-    cam = F.relu((grad.mean((2, 3), keepdim=True)*kept[-1].detach()).sum(1, keepdim=True))
+    grad, = torch.autograd.grad(y.gather(1, picked[:,None]).sum(), maps)
+    cam = F.relu((grad.mean((2, 3), keepdim=True)*maps.detach()).sum(1, keepdim=True))
     cam = F.interpolate(cam, x.shape[-2:], mode='bilinear', align_corners=False)[:,0]
     top = cam.amax((1, 2), keepdim=True)
     return cam/top.where(top>0, 1)
@@ -95,7 +114,8 @@ def grad_cam(
 ) -> np.ndarray: # Shape (N, H, W), float32, 0 to 1, at the size of the network's input; all 0 where nothing speaks for the class
     "Grad-CAM of every usable image"
     rows = usable(df, need=('path',))
-    if not len(rows): raise ValueError('expected at least one usable image to map, found none; look at the column `problem`, or at how the rows were chosen')
+    if not len(rows): raise ValueError('expected at least one usable image to map, found none; '
+        'look at the column `problem`, or at how the rows were chosen')
     code, cams = None if target is None else class_code(list(learn.dls.vocab), target), []
     with eval_mode(learn.model) as model:
         for x in track(_batches(learn, rows), desc='Grad-CAM', total=-(-len(rows)//learn.dls.valid.bs)):
@@ -124,15 +144,17 @@ def plot_grad_cam(
     target=None, # Class whose evidence is mapped; None: each image's predicted class
     layer=None, # Module of `learn.model` whose maps are used; None: the last one with maps
 ) -> plt.Figure: # The Figure
-    "Images as the network sees them, each beside its Grad-CAM, with true class, predicted class and probability"
+    "Images as the network sees them, each beside its Grad-CAM, with true class, predicted class, mapped class and its probability"
+    _check_n(n)
     rows = predict(learn, usable(df, need=('path',)).head(n))
     seen, cams = _seen(learn, rows), grad_cam(learn, rows, target, layer)
-    fig, axs = plt.subplots(-(-len(rows)//3), 6, figsize=(9, 1.9*-(-len(rows)//3)), dpi=80, squeeze=False, layout='constrained')
-    for ax in axs.flat: ax.axis('off')
-    for (a,b),o,image,cam in zip(axs.reshape(-1, 2), rows.itertuples(), seen, cams):
+    vocab = [str(o) for o in learn.dls.vocab]
+    mapped = rows.predicted.astype(str) if target is None else [vocab[class_code(vocab, target)]]*len(rows)
+    fig, axs = _grid(2*len(rows), 6, 1.5, 1.9)
+    for a,b,image,cam,c,(_,o) in zip(axs[::2], axs[1::2], seen, cams, mapped, rows.iterrows()):
         a.imshow(image, cmap='gray', vmin=0, vmax=1)
         _overlay(b, image, cam)
-        true = '' if pd.isna(o.label) else f'true {o.label}\n'
-        a.set_title(f'{true}said {o.predicted}', fontsize=8)
-        b.set_title(f'{getattr(o, f"prob_{o.predicted}"):.2f}\nfor {target or o.predicted}', fontsize=8)
+        true = '' if pd.isna(o.label) else f'true {plain(o.label, 20)}\n'
+        a.set_title(f'{true}said {plain(o.predicted, 20)}', fontsize=8)
+        b.set_title(f'for {plain(c, 20)}\n{o[f"prob_{c}"]:.2f}', fontsize=8)
     return fig
