@@ -6,7 +6,7 @@ Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/findings.html.md"""
 
 # %% auto #0
 __all__ = ['change_sentence', 'main_scores', 'with_interval', 'remedy_sentence', 'guess_sentence', 'threshold_sentence',
-           'warning_sentence', 'limit_sentence']
+           'warning_sentence', 'leak_sentence', 'limit_sentence']
 
 # %% ../nbs/43_findings.ipynb #954181b9
 import io
@@ -18,7 +18,9 @@ from .metrics import METRICS
 from .evaluate import score_difference
 from .calibrate import apply_threshold, choose_threshold, correct_prior
 
-# %% ../nbs/43_findings.ipynb #15fe13d5
+# %% ../nbs/43_findings.ipynb #4a3b4c9d
+def _signed(x): return f'{x:+.3f}'.replace('-', '−')
+
 def change_sentence(
     what, # What is measured
     before, # Its value for the first network
@@ -28,11 +30,11 @@ def change_sentence(
     d, low, high = (float(row[k]) for k in ('difference', 'low', 'high'))
     if not np.isfinite([before, d, low, high]).all(): return f'{what} could not be compared: it is undefined for a network or in resamples'
     if d == low == high == 0: return f'{what} stayed at {before:.3f}'
-    says = f'{what} went from {before:.3f} to {before + d:.3f}, by {d:+.3f} (95 % interval {low:+.3f} to {high:+.3f}): '
+    says = f'{what} went from {before:.3f} to {before + d:.3f}, by {_signed(d)} (95 % interval {_signed(low)} to {_signed(high)}): '
     if low == high: return says + 'the interval has no width, so there are too few patients to tell this from chance'
     return says + ('more' if low > 0 or high < 0 else 'no more') + ' than the choice of test patients can explain'
 
-# %% ../nbs/43_findings.ipynb #ebe92944
+# %% ../nbs/43_findings.ipynb #d407b5d5
 _meaning = {'ROC AUC': 'ROC AUC (how well images are ranked; .5 is guessing)',
     'balanced accuracy': 'balanced accuracy (right answers, averaged over the classes)'}
 
@@ -44,11 +46,11 @@ def main_scores(
 
 def with_interval(
     row # `value`, `low` and `high`
-) -> str: # As in `0.912 (0.880 to 0.941)`; a dash where it is undefined
+) -> str: # As in `0.912 (0.880–0.941)`; a dash where it is undefined
     "A figure with its interval"
-    return '–' if pd.isna(row['value']) else f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
+    return '–' if pd.isna(row['value']) else f"{row['value']:.3f} ({row['low']:.3f}–{row['high']:.3f})"
 
-# %% ../nbs/43_findings.ipynb #5fe3e290
+# %% ../nbs/43_findings.ipynb #7394a200
 def _difference(a, b, metric, positive, seed):
     "The row of `score_difference` for one metric; its remarks on others are left out"
     with redirect_stdout(io.StringIO()): return score_difference(a, b, positive, seed=seed).loc[metric]
@@ -63,7 +65,7 @@ def remedy_sentence(
     a, b, name = runs[0], runs[-1], _meaning[metric]
     before = main_scores(a.scores).loc[metric]
     if a is b: return f'{a.name} has a {name} of {with_interval(before)}.'
-    return f"{b.name} beside {a.name}: {change_sentence(name, before['value'], _difference(a.preds, b.preds, metric, positive, seed))}."
+    return f"From {a.name} to {b.name}, {change_sentence(name, before['value'], _difference(a.preds, b.preds, metric, positive, seed))}."
 
 # %% ../nbs/43_findings.ipynb #26735b2d
 def guess_sentence(
@@ -73,10 +75,10 @@ def guess_sentence(
     weak = [r.name for r in runs if not main_scores(r.scores)['low']['ROC AUC'] > .5]
     return f"Not shown to rank images better than guessing: {' and '.join(weak)}." if weak else ''
 
-# %% ../nbs/43_findings.ipynb #d9e477f7
+# %% ../nbs/43_findings.ipynb #7ebfad86
 def _moved(run, positive):
     "Test predictions of a run with a threshold for balanced accuracy, and how it was found"
-    if run.preds.filter(regex='^prob_').shape[1] > 2:
+    if positive is None and run.preds.filter(regex='^prob_').shape[1] > 2:
         return correct_prior(run.preds, run.prior), "its probabilities divided by the classes' shares in training"
     t = choose_threshold(run.valid, positive=positive)
     return apply_threshold(run.preds, t, positive), f'to {t:.2f}, as chosen on validation images'
@@ -95,7 +97,7 @@ def threshold_sentence(
     more = _difference(moved, b.preds, what, positive, seed)
     return f"{alone} From there to {b.name}: {change_sentence(what, before + first['difference'], more)}."
 
-# %% ../nbs/43_findings.ipynb #47786436
+# %% ../nbs/43_findings.ipynb #5a6f478a
 def warning_sentence(
     leaks, # What `check_leaks` gave
     sheet, # What `audit` gave
@@ -103,11 +105,18 @@ def warning_sentence(
 ) -> str: # A paragraph
     "The gravest warnings of the checks before training"
     k = leaks.faults.kind.nunique()
-    blind = [] if leaks.looked else ['Leaks were not looked for: scores may rest on images that were trained on.']
-    says = [*blind, *leaks.sentences[:k], *sheet.warnings, *leaks.sentences[k:]]
+    says = [*leaks.sentences[:k], *sheet.warnings, *leaks.sentences[k:]]
     if not says: return 'The checks before training found nothing to warn of.'
     more = f', the gravest of {len(says)}' if len(says) > n else ''
-    return f"Warnings of the checks before training{more}: {' '.join(says[:n])}"
+    return f"Warnings of the checks before training{more}: {' '.join(f'({i}) {o}' for i,o in enumerate(says[:n], 1))}"
+
+def leak_sentence(
+    leaks # What `check_leaks` gave
+) -> str: # One sentence, or nothing
+    "What leaks, or not having looked for them, do to every score"
+    if not leaks.looked: return 'Leaks were not looked for: scores may rest on images that were trained on.'
+    if leaks.ok: return ''
+    return 'The leak check found faults in the splits, so scores may be better than they should be: see Audit.'
 
 def limit_sentence(
     own_test # Did the test split come with the images?

@@ -10,231 +10,243 @@ __all__ = ['study', 'pneumo_study']
 # %% ../nbs/62_study.ipynb #41ae42db
 from . import __version__
 
-import argparse, base64, errno, html, io, platform, sys
-from importlib.metadata import version
+import errno, json, math, sys, warnings
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
+from typing import Annotated
 
-import matplotlib.pyplot as plt, numpy as np, pandas as pd, torch
+import matplotlib.pyplot as plt, pandas as pd
+from fastcore.nbio import mk_cell, nb2str, new_nb
+from fastcore.script import anno_parser
+from safetensors.torch import save as safetensors_bytes
 
 from .core import write_whole
 from .phantom import make_phantoms
-from .data import class_counts, imbalance_ratio, minority_fraction, scan_images, usable
-from .plot import plot_class_counts, plot_sizes, show_images
-from .split import split_valid
+from .data import class_names, positive_class, scan_images, usable
+from .split import split_test, split_valid
 from .leaks import check_leaks
-from .audit import audit, plot_audit
-from .train import find_arch, plot_history, plot_lr_find
-from .evaluate import plot_confusion, plot_pr, plot_roc, predict, score
-from .calibrate import plot_calibration, plot_decision
-from .interpret import plot_grad_cam, plot_worst
+from .audit import audit
+from .train import find_arch
+from .evaluate import predict, score
 from .remedy import REMEDIES, head_epochs, parse_remedy, remedy_recipe, train_remedy
+from .report import study_page
 
 # %% ../nbs/62_study.ipynb #62445da4
+def _names(s): return list(dict.fromkeys(['none', s.balance]))
+
 def _shown(df, learn):
     "The rows of `df` outside train, and those that an epoch shows"
     train = learn.dls.train
     return pd.concat([df[df.split != 'train'], train.items.iloc[list(train.sampler.sampler)]], ignore_index=True)
 
 def _train(df, balance, s, path):
-    "Train one network as the settings `s` say and predict the test split"
-    print(f"\nTraining with {balance}: {REMEDIES[balance.partition('+')[0]].__doc__}.")
-    learn = train_remedy(df, balance, s.frozen, s.unfrozen, s.lr_frozen, s.lr_unfrozen, s.seed, size=s.size, item_size=s.item_size, bs=s.bs,
-        num_workers=s.num_workers, cache=True, arch=s.arch, pretrained=s.pretrained, weights=s.weights, path=path)
-    preds = predict(learn, df[df.split == 'test'])
-    return SimpleNamespace(name='baseline' if balance == 'none' else balance, table=_shown(df, learn), learn=learn, history=learn.history, preds=preds,
-        scores=score(preds, seed=s.seed))
+    "Train one network as the settings `s` say; predict validation and test images"
+    print(f"\nTraining with {balance}: {REMEDIES[balance.partition('+')[0]].__doc__}.", flush=True)
+    learn = train_remedy(df, balance, s.frozen, s.unfrozen, s.lr_frozen, s.lr_unfrozen, s.seed, size=s.size, item_size=s.item_size,
+        bs=s.bs, num_workers=s.num_workers, cache=True, arch=s.arch, pretrained=s.pretrained, weights=s.weights, path=path)
+    preds = predict(learn, df[df.split != 'train'])
+    return SimpleNamespace(name='baseline' if balance == 'none' else balance, learn=learn, history=learn.history, prior=learn.prior,
+        table=_shown(df, learn), valid=preds[preds.split == 'valid'], preds=preds[preds.split == 'test'], scores=None)
 
 # %% ../nbs/62_study.ipynb #98a1787d
-_results = ['report.html', 'predictions.csv', 'scores.csv', 'history.csv']
+_on_leak = ['raise', 'warn', 'drop', 'ignore']
+_results = ['report.html', 'scores.csv', 'predictions.csv', 'predictions_valid.csv', 'history.csv', 'images.csv', 'study.ipynb']
 
-def _cannot_write(out, e):
-    "The error for a folder that takes no files"
-    why = 'no space left on its disk' if e.errno == errno.ENOSPC else e.strerror or str(e)
-    return OSError(f"expected a folder that can be written to, found {out} ({why}); free some space or pass another folder with --out")
+@contextmanager
+def _writing(out):
+    "One sentence where a folder takes no files"
+    try: yield
+    except OSError as e:
+        why = 'no space left on its disk' if e.errno == errno.ENOSPC else e.strerror or str(e)
+        raise OSError(f"expected a folder that can be written to, found {out} ({why}); free space or pass another with --out") from None
 
-def _write(
-    file, # Where the text goes
-    text # What it holds
-):
-    "Write a text file whole or not at all; raises OSError with one sentence"
-    try: write_whole(file, text)
-    except OSError as e: raise _cannot_write(Path(file).parent, e) from None
+def _old(out):
+    "The files of an older study in `out`, the report first"
+    models = [o for o in sorted((out/'models').glob('*.safetensors')) if o.stem.partition('+')[0] in ('baseline', *REMEDIES)]
+    return [o for o in [*(out/o for o in _results), *models] if o.exists()]
 
-# %% ../nbs/62_study.ipynb #5746e990
 def _out_folder(out, overwrite):
     "`out` as an existing folder that takes our files"
     out = Path(out).expanduser()
-    try: out.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise _cannot_write(out, e) from None
-    _write(out/'.probe', '')
-    (out/'.probe').unlink()
-    old = [o for o in _results if (out/o).exists()]
-    if old and not overwrite: raise ValueError(f"expected a folder without results, found {', '.join(old)} in {out}; pass another folder with --out, or --overwrite to replace them")
+    with _writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix='.study-', dir=out): pass
+    old = ', '.join(o.name for o in _old(out))
+    if old and not overwrite: raise ValueError(f"expected a folder without results, found {old} in {out}; "
+        "pass another folder with --out, or --overwrite to replace them")
     return out
 
 # %% ../nbs/62_study.ipynb #58c47670
-def _save_tables(runs, out):
-    "predictions.csv, scores.csv and history.csv of the finished models"
-    names = [r.name for r in runs]
-    def join(tables): return pd.concat(tables, keys=names, names=['model'])
-    _write(out/'predictions.csv', join([r.preds for r in runs]).reset_index('model').to_csv(index=False))
-    _write(out/'scores.csv', join([r.scores for r in runs]).to_csv())
-    _write(out/'history.csv', join([r.history for r in runs]).reset_index('model').to_csv(index=False))
+def _joined(runs, key):
+    "One table of all runs, the first column the model"
+    return pd.concat([vars(r)[key] for r in runs], keys=[r.name for r in runs], names=['model'])
 
-# %% ../nbs/62_study.ipynb #28975f38
-def _picture(
-    plot, # A figure, an Axes, or a list of Axes
-    alt # What it shows, in words
-):
-    "A plot as an <img> that carries its own data"
-    fig = plot if isinstance(plot, plt.Figure) else np.ravel(plot)[0].figure
-    buf = io.BytesIO()
-    fig.savefig(buf, format='png', dpi=110, bbox_inches='tight')
-    plt.close(fig)
-    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(buf.getvalue()).decode()}">'
+def _network(run, job):
+    "A network and what one must know of it, as bytes of safetensors"
+    s, classes = job.s, list(run.learn.dls.vocab)
+    about = dict(pneumo_imbalance=__version__, balance=run.name, arch=getattr(s.arch, '__name__', s.arch), classes=classes,
+        positive=job.positive, prior=run.prior.to_dict(), size=s.size, item_size=s.item_size, seed=s.seed)
+    tensors = {k: v.detach().cpu().contiguous().clone() for k,v in run.learn.model.state_dict().items()}
+    return safetensors_bytes(tensors, {k: o if isinstance(o, str) else json.dumps(o) for k,o in about.items()})
 
-def _html_table(df, digits=3):
-    "A table that scrolls by itself where it is wider than the page"
-    body = df.to_html(float_format=lambda o: f'{o:.1e}'.replace('-', '\u2011') if 0 < abs(o) < .01 else f'{o:.{digits}f}', border=0, na_rep='–')
-    return f'<div class="wide">{body}</div>'
+def _save_runs(job, folder):
+    "Predictions, history and network of the finished runs"
+    for file,key in (('predictions', 'preds'), ('predictions_valid', 'valid'), ('history', 'history')):
+        write_whole(folder/f'{file}.csv', _joined(job.runs, key).reset_index('model').to_csv(index=False))
+    (folder/'models').mkdir()
+    for r in job.runs: write_whole(folder/'models'/f'{r.name}.safetensors', _network(r, job))
 
-# %% ../nbs/62_study.ipynb #9fcc128f
-_css = '''body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:60rem;margin:0 auto;padding:1rem}h1{line-height:1.2}h2{margin-top:2.5rem;border-bottom:1px solid #ccc}
-img{max-width:100%;height:auto}.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.9rem;margin:1rem 0}th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid #ddd}
-th:first-child{text-align:left}.note{background:#fff4d6;border-left:4px solid #c80;padding:.6rem 1rem}.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:1rem}
-@media(max-width:40rem){table{font-size:.75rem}th,td{padding:.2rem .35rem}}'''
+# %% ../nbs/62_study.ipynb #50daf3e9
+def _publish(save, out):
+    "Let `save` fill a hidden folder, and put what it wrote in the place of what was there"
+    with _writing(out), TemporaryDirectory(prefix='.study-', dir=out) as d:
+        save(new := Path(d))
+        for o in _old(out): o.unlink()
+        for o in sorted(p for p in new.rglob('*') if p.is_file()):
+            (to := out/o.relative_to(new)).parent.mkdir(exist_ok=True)
+            o.replace(to)
 
-def _section(title, *parts): return f'<section><h2>{title}</h2>\n' + '\n'.join(parts) + '\n</section>'
-def _text(s): return f'<p>{s}</p>'
-def _pair(items): return '<div class="pair">' + ''.join(f'<div>{o}</div>' for o in items) + '</div>'
+# %% ../nbs/62_study.ipynb #48376032
+_steps = """# A study of class imbalance
+Written by pneumo_imbalance {version}. It does what the study beside it did, with the same settings. **Not for clinical use.**
 
-# %% ../nbs/62_study.ipynb #464cace1
-def _with_interval(scores):
-    "One column: value (low to high)"
-    return scores.apply(lambda r: '–' if pd.isna(r['value']) else f"{r['value']:.3f} ({r['low']:.3f} to {r['high']:.3f})", axis=1)
+import pandas as pd
+from pneumo_imbalance.all import *
 
-def _verdict(runs):
-    "The models' scores with intervals, beside the always-majority baseline"
-    table = pd.DataFrame({r.name: _with_interval(r.scores) for r in runs})
-    table['always ' + str(runs[0].scores.attrs['majority'])] = runs[0].scores['majority'].map(lambda o: '–' if pd.isna(o) else f'{o:.3f}')
-    a = runs[0].scores.attrs
-    seen = f"Scored on {a['images']} test images of {a['patients']} patients; 95 % intervals from {a['n_boot']} resamples of the patients."
-    looked = f" Positive class: <b>{html.escape(str(a['positive']))}</b>." if a['positive'] else ' Each class against the rest, and the mean over the classes.'
-    return _section('Results', _text(seen + looked), _html_table(table.rename_axis(None)), *(_text(f'{r.name}: {o}') for r in runs for o in r.scores.attrs['notes']))
+## Images
+Found, split by patient, and checked.
 
-# %% ../nbs/62_study.ipynb #d0e4b163
-def _counts(df): return _html_table(class_counts(df).rename_axis(index=None, columns=None))
+df = {images}
+df = {split}
+leaks = check_leaks(df, on_leak={on_leak!r})
+df = leaks.df
+sheet = audit(df, {seed})
+sheet
 
-def _data_part(found, df, runs):
-    "Counts as found and as split, before and after balancing; sizes and images"
-    tables = {'as they are': df, runs[-1].name: runs[-1].table} if len(runs) > 1 else df
-    n = len(found) - len(usable(found))
-    return _section('Data', _pair([_text('As found') + _counts(found), _text('As split, whole patients from train to valid') + _counts(df)]),
-        _text(f'Training images as found: largest class / smallest ρ = {imbalance_ratio(found):.2f}, share of minority classes μ = {minority_fraction(found):.2f}. Files that could not be used: {n}.'),
-        _picture(plot_class_counts(tables), 'Bars of class counts by split, before and after balancing'),
-        _pair([_picture(plot_sizes(df), 'Width against height of the images by class'), _picture(show_images(df, n=6, ncols=3), 'Six of the images with label and split')]))
+## Training
+The same network with and without a remedy, from the same seed.
 
-def _audit_part(leaks, sheet):
-    "What the leak check and the data sheet say"
-    found = repr(leaks).splitlines()
-    says = ''.join(f'<li>{html.escape(o.removeprefix("- "))}</li>' for o in [*found, *sheet.warnings])
-    odd = [_text('Images that stand out') + _html_table(sheet.odd.drop(columns='path').assign(file=[Path(o).name for o in sheet.odd.path]).head(10))] if len(sheet.odd) else []
-    return _section('Audit', f'<ul>{says}</ul>', _html_table(sheet.sheet, 1), _picture(plot_audit(sheet), 'Counts, brightness, shortcuts and shift'), *odd)
+runs, preds = {{}}, {{}}
+for balance in {names!r}:
+    runs[balance] = train_remedy(df, balance, {frozen}, {unfrozen}, {lr_frozen}, {lr_unfrozen}, {seed}, size={size}, item_size={item_size},
+        bs={bs}, num_workers={num_workers}, cache=True, arch={arch!r}, pretrained={pretrained}, weights={weights!r})
+    preds[balance] = predict(runs[balance], df[df.split != 'train'])
 
-# %% ../nbs/62_study.ipynb #f5c3e118
-def _training_part(runs):
-    "Learning-rate curves, loss curves and every epoch"
-    curves = [_picture(plot_lr_find(o['curve'], o['lr']).set_title(f"{r.name}, {o['stage']}").axes, f"Learning-rate finder, {r.name}, {o['stage']}")
-        for r in runs for o in r.learn.stages if o['curve'] is not None]
-    losses = [_picture(plot_history(r.history).set_title(r.name).axes, f'Losses by epoch, {r.name}') for r in runs]
-    table = pd.concat([r.history.assign(model=r.name) for r in runs]).set_index(['model', 'stage', 'epoch']).drop(columns='error_rate')
-    return _section('Training', _pair(curves + losses), _html_table(table))
+## What the test images say
 
-# %% ../nbs/62_study.ipynb #f84deadd
-def _scored_part(runs):
-    "Confusion matrices; ROC and precision-recall curves; for two classes calibration and decision curves"
-    matrices = [_picture(plot_confusion(r.preds).set_title(r.name).axes, f'Confusion matrix, {r.name}') for r in runs]
-    preds = {r.name: r.preds for r in runs}
-    two = len(preds[runs[0].name].filter(like='prob_').columns) == 2
-    curves = [(plot_roc, 'ROC curves'), (plot_pr, 'Precision–recall curves'), *two*[(plot_calibration, 'Calibration'), (plot_decision, 'Decision curves')]]
-    return _section('On the test images', _pair(matrices + [_picture(f(preds), n) for f,n in curves]))
+test = {{k: p[p.split == 'test'] for k,p in preds.items()}}
+first, last = list(test)[0], list(test)[-1]
+pd.concat({{k: score(p, {positive!r}, seed={seed}) for k,p in test.items()}})
 
-def _looked_part(runs, df):
-    "Grad-CAMs of test images of each class, and the most confident mistakes"
-    rows = df[df.split == 'test'].groupby('label', observed=True).head(3)
-    parts = [_text(f'<b>{r.name}</b>') + _picture(plot_grad_cam(r.learn, rows), f'Grad-CAM, {r.name}') + _picture(plot_worst(r.preds, n=3), f'Worst images, {r.name}') for r in runs]
-    return _section('Where it looked, and its worst mistakes', _text('A Grad-CAM shows which regions raised the score of the predicted class. It does not show that they were looked at for a medical reason.'), *parts)
+score_difference(test[first], test[last], {positive!r}, seed={seed})
 
-# %% ../nbs/62_study.ipynb #3c99a511
-_limits = ['Both networks took the same number of steps from the same weights. Where rates were not given, lr_find chose them for each: then the networks differ in more than balance.',
-    'A single split and a single seed: another would give other figures, by about the width of the intervals.',
-    'The test images come from the same archive as the training images, or from whatever mixture that archive is. Other hospitals, machines and patients can give other results, mostly worse ones.',
-    'Labels were taken as they are. A network can score well by learning a shortcut: size, exposure, markers, the machine.',
-    'Sensitivity and specificity stand at the default threshold, where the most probable class wins. PPV and NPV hold at this prevalence only.']
+plot_roc({curves}, {positive!r});
 
-def _settings_part(s):
-    "Every setting and version, and what the page does not show"
-    packages = ['torch', 'torchvision', 'fastai', 'numpy', 'pandas', 'scikit-learn', 'pillow']
-    rows = {**vars(s), 'device': torch.cuda.get_device_name() if torch.cuda.is_available() else f'CPU, {torch.get_num_threads()} threads',
-        'pneumo_imbalance': __version__, 'python': platform.python_version(), **{o: version(o) for o in packages}}
-    table = pd.Series({k: html.escape(str(v)) for k,v in rows.items()}, name='value').to_frame().to_html(escape=False, border=0)
-    return _section('What this page does not show', '<ul>' + ''.join(f'<li>{o}</li>' for o in _limits) + '</ul>') + _section('Settings', f'<div class="wide">{table}</div>')
+plot_confusion(test[last]);
 
-def _report(found, df, runs, s, checks, unfinished=''):
-    "The whole page"
-    parts = [_verdict(runs), _data_part(found, df, runs), _audit_part(*checks), _training_part(runs), _scored_part(runs),
-        _looked_part(runs, df), _settings_part(s)]
-    note = f'<p class="note">{unfinished}</p>' if unfinished else ''
-    return f'''<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>pneumo_imbalance study</title>
-<style>{_css}</style></head><body><h1>A study of {len(usable(df))} images</h1><p class="note"><b>Not for clinical use.</b> This page compares ways of training on imbalanced classes.
-It is no evidence that either network may judge a patient's image.</p>{note}{''.join(parts)}</body></html>'''
+plot_grad_cam(runs[last], df[df.split == 'test'].sample(6, random_state={seed}));"""
+
+# %% ../nbs/62_study.ipynb #1efe3e48
+def _save_notebook(path, job, folder):
+    "The study as study.ipynb; a table of images goes along as images.csv"
+    s, table = job.s, isinstance(path, pd.DataFrame)
+    images = "read_table('images.csv')" if table else f'scan_images({str(Path(path).absolute())!r}, patient={s.patient!r})'
+    tested = 'df' if job.own_test else f'split_test(df, {s.test_pct}, {s.seed})'
+    words = vars(s) | dict(version=__version__, images=images, split=f'split_valid({tested}, {s.valid_pct}, {s.seed})', names=_names(s),
+        curves='test[last]' if job.positive is None else 'test', positive=job.positive, arch=getattr(s.arch, '__name__', s.arch))
+    cells = [mk_cell(o.format(**words), 'markdown' if o.startswith('#') else 'code') for o in _steps.split('\n\n')]
+    meta = dict(kernelspec=dict(name='python3', display_name='Python 3', language='python'))
+    write_whole(folder/'study.ipynb', nb2str(new_nb(cells, meta)))
+    if table: write_whole(folder/'images.csv', path.to_csv(index=False))
 
 # %% ../nbs/62_study.ipynb #5df7b517
 _phantom_counts = dict(train=dict(NORMAL=268, PNEUMONIA=775), val=dict(NORMAL=8, PNEUMONIA=8), test=dict(NORMAL=117, PNEUMONIA=195))
 
-def _images(path, out, s):
-    "The table of images from a folder, a table, or phantoms"
-    if isinstance(path, pd.DataFrame): return path
+def _phantoms(out, s):
+    "A folder of phantoms in `out`, drawn if need be"
     drawn = out/f'phantoms-{s.seed}-{min(s.item_size, 256)}'
-    if path is None and not drawn.exists():
+    if not drawn.exists():
         print('No path was given: drawing phantom images. What networks score on them says nothing about real images.')
         make_phantoms(drawn, _phantom_counts, size=min(s.item_size, 256), opacity=2., seed=s.seed)
-    return scan_images(drawn if path is None else path)
+    return drawn
 
 # %% ../nbs/62_study.ipynb #9a775d29
-def _check_test(df):
-    "There are test images, and training images of two classes"
-    n = usable(df).groupby(['split', 'label'], observed=True).size()
-    if 'test' not in n: raise ValueError(f"expected a test split with images of each class, found the splits {sorted(set(n.index.get_level_values('split')))}; "
-        "add a folder test/, or set images aside in a notebook: study(split_test(scan_images(path)))")
-    lack = sorted(set(n.index.get_level_values('label')) - set(n['test'].index))
-    if lack: raise ValueError(f"expected test images of each class, found none of {', '.join(map(str, lack))}; sensitivity or specificity could not be measured")
+_least = dict(frozen=0, unfrozen=0, bs=2, size=32, seed=0, num_workers=0, lr_frozen=1e-12, lr_unfrozen=1e-12)
 
 def _check_settings(s):
     "Values that can be judged before anything is read"
     parse_remedy(s.balance)
-    if s.on_leak not in ('raise', 'warn', 'drop', 'ignore'): raise ValueError(f"expected on_leak to be raise, warn, drop or ignore, found {s.on_leak!r}")
-    if min(s.frozen, s.unfrozen) < 0 or not s.frozen + s.unfrozen: raise ValueError(f"expected at least one epoch, found frozen={s.frozen} and unfrozen={s.unfrozen}")
-    if not s.item_size >= s.size >= 32: raise ValueError(f"expected 32 <= size <= item_size, found size={s.size} and item_size={s.item_size}")
     find_arch(s.arch)
+    if s.on_leak not in _on_leak: raise ValueError(f"expected on_leak to be one of {', '.join(_on_leak)}, found {s.on_leak!r}")
+    for k,least in _least.items():
+        v = vars(s)[k]
+        if v is not None and not least <= v < math.inf: raise ValueError(f"expected {k} to be at least {least}, found {v}")
+    if not s.frozen + s.unfrozen: raise ValueError("expected at least one epoch, found frozen=0 and unfrozen=0")
+    if s.item_size < s.size: raise ValueError(f"expected item_size to be at least size, found item_size={s.item_size} and size={s.size}")
+
+# %% ../nbs/62_study.ipynb #40e1af0d
+def _with_test(found, s):
+    "The usable images with a test split, and whether they came with it"
+    df = usable(found, ('path', 'split', 'label', 'patient'))
+    own = bool((df.split == 'test').any())
+    if not own:
+        df = split_test(df, s.test_pct, s.seed)
+        print(f"There was no test split: {(df.split == 'test').sum()} images were set aside as one, by patient, out of the same archive.")
+    lack = sorted(set(df.label.astype(str)) - set(df.label[df.split == 'test'].astype(str)))
+    if lack: raise ValueError(f"expected test images of each class, found none of {', '.join(lack)}; add some, or leave that class out")
+    return df, own
+
+def _prepared(found, s):
+    "The study before its trainings: images checked and split"
+    df, own = _with_test(found, s)
+    leaks = check_leaks(split_valid(df, s.valid_pct, s.seed), on_leak=s.on_leak)
+    if leaks.ok: print(leaks)
+    classes = class_names(leaks.df)
+    positive = positive_class(classes, s.positive) if len(classes) == 2 or s.positive is not None else None
+    sheet = audit(leaks.df, s.seed)
+    print(sheet.sheet.images.to_string(), *sheet.warnings, sep='\n', flush=True)
+    return SimpleNamespace(found=found, df=leaks.df, own_test=own, leaks=leaks, sheet=sheet, positive=positive, s=s, runs=[])
 
 # %% ../nbs/62_study.ipynb #fa7fd82f
-def _train_all(found, df, s, out, checks):
-    "Train baseline and remedy; write the results after each"
-    runs, _ = [], head_epochs(remedy_recipe(df, s.balance, s.seed), s.balance, s.unfrozen)
-    with TemporaryDirectory() as models:
-        for balance in dict.fromkeys(['none', s.balance]):
-            runs.append(_train(df, balance, s, models))
-            _save_tables(runs, out)
-            left = f'The model with {s.balance} is missing: the study was interrupted.' if balance != s.balance else ''
-            _write(out/'report.html', _report(found, df, runs, s, checks, left))
-    return runs
+def _finish_run(job, save, out, left):
+    "Save the last run of a study, then score it, then write the page; the names of the page's parts that failed"
+    _publish(save, out)
+    job.runs[-1].scores = score(job.runs[-1].preds, job.positive, seed=job.s.seed)
+    with _writing(out): write_whole(out/'scores.csv', _joined(job.runs, 'scores').to_csv())
+    page, failed = study_page(job, left and f'The network with {left} is missing: the study was interrupted.')
+    with _writing(out): write_whole(out/'report.html', page)
+    return failed
+
+def _train_all(job, save, out):
+    "Train baseline and remedy, and write the results after each; the names of the page's parts that failed"
+    s, names = job.s, _names(job.s)
+    head_epochs(remedy_recipe(job.df, s.balance, s.seed), s.balance, s.unfrozen)
+    with TemporaryDirectory() as tmp:
+        for balance in names:
+            job.runs.append(_train(job.df, balance, s, tmp))
+            failed = _finish_run(job, save, out, '' if balance == names[-1] else s.balance)
+    return failed
+
+# %% ../nbs/62_study.ipynb #ffb4454a
+def _study(path, out, overwrite, notebook, **settings):
+    "A study; where its report lies, and the names of parts of it that failed"
+    _check_settings(s := SimpleNamespace(**settings))
+    out = _out_folder(out, overwrite)
+    path = _phantoms(out, s) if path is None else path
+    job = _prepared(path if isinstance(path, pd.DataFrame) else scan_images(path, patient=s.patient), s)
+    def save(folder):
+        _save_runs(job, folder)
+        if notebook: _save_notebook(path, job, folder)
+    try: failed = _train_all(job, save, out)
+    except KeyboardInterrupt: raise KeyboardInterrupt(', '.join(r.name for r in job.runs if r.scores is not None)) from None
+    print(f"\nThe report: {out/'report.html'}")
+    return out/'report.html', failed
 
 # %% ../nbs/62_study.ipynb #5577c982
 def study(
-    path=None, # Folder of images, or a table of them with a test split; None: phantoms are drawn
+    path:str|pd.DataFrame=None, # Folder of images, as in split/class/image or class/image, or a table of them; without: phantoms are drawn
     out='study', # Folder for the results
     size=224, # Side of the square that the network sees, in pixels
     item_size=460, # Side of the square that images are shrunk to first, in pixels
@@ -244,64 +256,43 @@ def study(
     arch='resnet18', # Architecture: a torchvision model's name
     seed=42, # Seed of split, weights, order and augmentation
     pretrained=True, # Start from ImageNet weights?
-    weights=None, # A file of weights to start from instead
-    num_workers=None, # Processes that decode images; None: one a core
+    weights:str=None, # A file of weights to start from instead
+    num_workers:int=None, # Processes that decode images; without: one a core
     bs=64, # Images a batch
     valid_pct=.2, # Share of the training images set aside for validation
-    lr_frozen=None, # Largest rate of the frozen stage; None: lr_find
-    lr_unfrozen=None, # Largest rate of the unfrozen stage; None: lr_find
-    on_leak='raise', # 'raise' a LeakError before anything is trained, 'warn', 'drop' the training side, or 'ignore': see `check_leaks`
+    test_pct=.2, # Share of the images set aside for the test, where there is no test split
+    patient:str=None, # A regular expression that finds the patient in an image's path below the folder: see `patient_id`
+    positive:str=None, # Class that is looked for; without: of two the one not called normal or the like, of several each against the rest
+    lr_frozen:float=None, # Largest rate of the frozen stage; without: found by lr_find
+    lr_unfrozen:float=None, # Largest rate of the unfrozen stage; without: found by lr_find
+    on_leak:Annotated[str, dict(choices=_on_leak)]='raise', # About images or patients in two splits: see `check_leaks`
+    notebook=False, # Write the study as a notebook too?
     overwrite=False # Replace the results that `out` holds?
 ) -> Path: # The report
-    "Compare a baseline with a remedy for imbalance, from folder to report"
-    s = SimpleNamespace(**{k: v for k,v in locals().items() if k not in ('path', 'out', 'overwrite')})
-    _check_settings(s)
-    if path is not None and not isinstance(path, pd.DataFrame): s.path = str(path)
-    out = _out_folder(out, overwrite)
-    found = _images(path, out, s)
-    _check_test(found)
-    df = split_valid(found, valid_pct, seed)
-    leaks = check_leaks(df, on_leak=on_leak)
-    if leaks.ok: print(leaks)
-    df = leaks.df
-    sheet = audit(df, seed)
-    print('\n'.join([class_counts(df).to_string(), *sheet.warnings]))
-    _train_all(found, df, s, out, (leaks, sheet))
-    print(f"\nThe report: {out/'report.html'}")
-    return out/'report.html'
+    "Compare a baseline with a remedy for class imbalance, from a folder of images to a report. Not for clinical use."
+    report, failed = _study(**locals())
+    if failed: warnings.warn(f"{len(failed)} parts of the report could not be made: {'; '.join(failed)}", stacklevel=2)
+    return report
 
 # %% ../nbs/62_study.ipynb #a76c22ea
 def _parser():
-    "Arguments of `pneumo-study`"
-    p = argparse.ArgumentParser('pneumo-study', description='Train on a folder of images with imbalanced classes, with and without a remedy, and write a report. Not for clinical use.')
-    p.add_argument('path', nargs='?', help='folder of images, as in split/class/image; none: images are drawn')
-    p.add_argument('--out', default='study', help='folder for the results (%(default)s)')
-    for k,v,h in (('size', 224, 'side of the square the network sees'), ('item-size', 460, 'side that images are shrunk to first'),
-        ('frozen', 3, 'epochs with the body frozen'), ('unfrozen', 3, 'epochs with everything trained'), ('seed', 42, 'seed of everything random'), ('bs', 64, 'images a batch')):
-        p.add_argument(f'--{k}', type=int, default=v, help=f'{h} (%(default)s)')
-    p.add_argument('--balance', metavar='REMEDY', default='oversample', help=f'what is compared with the baseline (%(default)s): {", ".join(REMEDIES)}, with or without +threshold')
-    p.add_argument('--arch', default='resnet18', help='a torchvision model (%(default)s)')
-    p.add_argument('--no-pretrained', dest='pretrained', action='store_false', help='start from random weights')
-    p.add_argument('--weights', help='file of weights to start from')
-    p.add_argument('--workers', dest='num_workers', type=int, help='processes that decode images (one a core)')
-    for k in ('frozen', 'unfrozen'): p.add_argument(f'--lr-{k}', type=float, help=f'largest learning rate of the {k} stage (lr_find)')
-    p.add_argument('--on-leak', choices=['raise', 'warn', 'drop', 'ignore'], default='raise', help='what to do about images or patients in two splits (%(default)s)')
-    p.add_argument('--overwrite', action='store_true', help='replace the results in --out')
+    "Arguments of `pneumo-study`: the parameters of `study`"
+    p = anno_parser(study, prog='pneumo-study', pos=['path'])
+    p.add_argument('--workers', dest='num_workers', type=int, help='The same as --num-workers')
+    p.epilog = f"Remedies for --balance: {', '.join(REMEDIES)}, each with or without +threshold. {p.epilog}"
     return p
 
 # %% ../nbs/62_study.ipynb #6efb4d63
 def pneumo_study(
     args=None # Arguments; None: those of the command line
-) -> int: # Exit code: 0 done, 2 wrong input, 130 interrupted
+) -> int: # Exit code: 0 done, 1 a part of the report is missing, 2 wrong input, 130 interrupted
     "The command `pneumo-study`"
     plt.switch_backend('agg')
-    args = vars(_parser().parse_args(args))
-    try: study(**args)
-    except KeyboardInterrupt:
-        done = [o for o in _results if (Path(args['out'])/o).exists()]
-        print(f"\npneumo-study: interrupted; finished and kept in {args['out']}: {', '.join(done) or 'nothing'}", file=sys.stderr)
-        return 130
-    except (ValueError, OSError) as e:
-        print(f'pneumo-study: {e}', file=sys.stderr)
-        return 2
-    return 0
+    args = {k: v for k,v in vars(_parser().parse_args(args)).items() if k not in ('pdb', 'xtra')}
+    def end(says, code):
+        if says: print(f'pneumo-study: {says}', file=sys.stderr)
+        return code
+    try: failed = _study(**args)[1]
+    except KeyboardInterrupt as e: return end(f"interrupted; finished and kept in {args['out']}: {e or 'nothing'}", 130)
+    except (ValueError, OSError) as e: return end(e, 2)
+    return end('parts of the report could not be made: ' + '; '.join(failed), 1) if failed else 0
