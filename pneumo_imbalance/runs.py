@@ -140,7 +140,7 @@ def make_runs(
     if jobs and settings['cache']: presize(df, settings['item_size'])
     _in_turn(jobs) if n_jobs == 1 else _side_by_side(jobs, n_jobs)
 
-# %% ../nbs/51_runs.ipynb #e77777a9
+# %% ../nbs/51_runs.ipynb #6de41a5c
 def read_run(
     out, # Folder of the runs
     name, # Name of the remedy, with or without '+threshold'
@@ -150,7 +150,7 @@ def read_run(
     base, more = parse_remedy(name)
     file = Path(out)/f'{base}-{seed}.csv'
     if not file.exists(): raise FileNotFoundError(f"expected a finished run of {base} with seed {seed}, found none in {out}; see make_runs")
-    kinds = dict(dtype=dict(path=str, patient=str, label=str, predicted=str), float_precision='round_trip')
-    preds = pd.read_csv(file, keep_default_na=False, na_values=dict(patient=['']), **kinds) # None is a fine name for a class
+    preds = pd.read_csv(file, dtype=str, keep_default_na=False, na_values=dict(patient=[''])) # None is a fine name for a class
+    preds = preds.astype(dict.fromkeys(_probs(preds), float))
     if more: preds = correct_prior(preds, json.loads(file.with_suffix('.json').read_text(encoding='utf-8'))['prior'])
     return [preds[preds.split == s] for s in ('valid', 'test')]

@@ -1,56 +1,33 @@
-"Scores, calibration and balancing against independent implementations; intervals against simulated truth; comparisons that are killed, or share the cores."
+"Counts against an independent implementation; joint bounds; two to twenty classes; runs that are killed, or share the cores."
 import os, signal, subprocess, sys, time
 from pathlib import Path
-import numpy as np, pandas as pd, pytest, torch
-from imblearn.over_sampling import RandomOverSampler
-from imblearn.under_sampling import RandomUnderSampler
-from scipy.special import expit
+import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest, torch
+from fastai.vision.all import GradientClip, nn
+from PIL import Image
 from scipy.stats import norm
-from sklearn import metrics as skm
-from sklearn.linear_model import LogisticRegression
-from torchmetrics.classification import BinaryCalibrationError
+from sklearn.datasets import load_digits
+from pneumo_imbalance import runs
 from pneumo_imbalance.data import scan_images
-from pneumo_imbalance.calibrate import fit_temperature
-from pneumo_imbalance.evaluate import score
-from pneumo_imbalance.metrics import METRICS, interval_table
+from pneumo_imbalance.calibrate import choose_threshold
+from pneumo_imbalance.evaluate import predict, score
+from pneumo_imbalance.metrics import METRICS
+from pneumo_imbalance.compare import CHOSEN, Comparison, _all_at_once, compare_remedies, plot_remedies
 from pneumo_imbalance.phantom import make_phantoms
-from pneumo_imbalance.compare import _all_at_once, _side_by_side, compare_remedies, read_run
+from pneumo_imbalance.remedy import REMEDIES, fit_remedy
+from pneumo_imbalance.runs import read_run
 from pneumo_imbalance.sampling import BalancedSampler, UndersampledSampler, oversample, undersample
-from pneumo_imbalance.split import split_valid
+from pneumo_imbalance.split import split_test, split_valid
 
-def predictions(z, y, patient=None):
-    "A table of predictions from logits and truth"
-    p, names = expit(z), np.array(['NORMAL', 'PNEUMONIA'])
-    patient = np.arange(len(y)) if patient is None else patient
-    return pd.DataFrame(dict(label=names[y], predicted=names[(p > .5).astype(int)], patient=patient.astype(str), split='valid', prob_NORMAL=1 - p, prob_PNEUMONIA=p))
+def tiny(pretrained=False):
+    "Two convolutions, which other processes can import"
+    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
 
-@pytest.fixture(params=range(3))
-def fixed(request):
-    "Logits and truth of 500 images, a quarter of them normal"
-    rng = np.random.default_rng(request.param)
-    y = (rng.random(500) < .75).astype(int)
-    return rng.normal(3*y - 1, 1 + request.param), y
-
-def test_scores_are_those_of_scikit_learn(fixed):
-    z, y = fixed
-    got, p = score(predictions(z, y), n_boot=1).value, expit(z)
-    want = {'ROC AUC': skm.roc_auc_score(y, p), 'average precision': skm.average_precision_score(y, p), 'Brier': skm.brier_score_loss(y, p),
-        'MCC': skm.matthews_corrcoef(y, p > .5), 'balanced accuracy': skm.balanced_accuracy_score(y, p > .5)}
-    for k,v in want.items(): assert got[k] == pytest.approx(v, abs=1e-9), k
-
-def test_ece_is_that_of_torchmetrics(fixed):
-    z, y = fixed
-    want = BinaryCalibrationError(n_bins=15, norm='l1')(torch.tensor(expit(z)), torch.tensor(y))
-    assert score(predictions(z, y), n_boot=1).value['ECE'] == pytest.approx(float(want), abs=1e-6)
-
-def test_temperature_is_that_of_a_logistic_regression(fixed):
-    "Without intercept, its one coefficient is 1/T"
-    z, y = fixed
-    want = 1/LogisticRegression(C=np.inf, fit_intercept=False, tol=1e-8).fit(z[:,None], y).coef_.item()
-    assert fit_temperature(predictions(z, y)) == pytest.approx(want, rel=1e-3)
+small = dict(frozen=0, unfrozen=2, lr_unfrozen=2e-3, size=32, item_size=32, bs=32, arch=tiny, pretrained=False, num_workers=0)
 
 @pytest.mark.parametrize('ratio', [1., .5])
 def test_counts_are_those_of_imbalanced_learn(ratio):
+    from imblearn.over_sampling import RandomOverSampler
+    from imblearn.under_sampling import RandomUnderSampler
     df = pd.DataFrame(dict(path=map(str, range(900)), split='train', label=['NORMAL']*200 + ['PNEUMONIA']*700))
     for ours, theirs in ((oversample, RandomOverSampler), (undersample, RandomUnderSampler)):
         want = theirs(sampling_strategy=ratio, random_state=0).fit_resample(np.arange(900)[:,None], df.label)[1]
@@ -59,30 +36,8 @@ def test_counts_are_those_of_imbalanced_learn(ratio):
             drawn = dict(oversample=BalancedSampler, undersample=UndersampledSampler)[ours.__name__](df)
             assert df.label.iloc[list(drawn)].value_counts().to_dict() == want.value_counts().to_dict()
 
-def drawn(rng, n):
-    "Predictions for `n` patients of each class, with one to three images each that share most of their score"
-    images = rng.integers(1, 4, 2*n)
-    patient, y = np.repeat(np.arange(2*n), images), np.repeat(np.arange(2*n)%2, images)
-    z = 1.5*(2*y - 1) + rng.normal(0, 1.5, 2*n)[patient] + rng.normal(0, .5, len(y))
-    return z, y, patient
-
-def test_intervals_hold_the_truth():
-    "At least 93 in 100 of the 95 % intervals, over 500 test sets of 300 patients, hold the value of a set of a million"
-    rng, names = np.random.default_rng(0), ['sensitivity', 'specificity', 'balanced accuracy', 'accuracy', 'MCC', 'ROC AUC', 'average precision', 'Brier']
-    at = [METRICS.index(o) for o in names]
-    def table(n, n_boot):
-        z, y, patient = drawn(rng, n)
-        p = expit(z)
-        return interval_table([1], ['NORMAL', 'PNEUMONIA'], y, (p > .5).astype(int), np.stack([1 - p, p], 1), patient, n_boot, int(rng.integers(1e9)))[0].iloc[at]
-    truth = table(250_000, 1).value.to_numpy()
-    held = [((t.low <= truth) & (truth <= t.high)).to_numpy() for t in (table(150, 300) for _ in range(500))]
-    share = dict(zip(names, np.mean(held, axis=0)))
-    print({k: round(float(v), 3) for k,v in share.items()})
-    assert min(share.values()) >= .93, share
-    assert max(share.values()) < .98, share
-
 def test_bounds_for_all_remedies_hold_together():
-    "With seven remedies that all do nothing, one of the joint intervals misses zero in about one comparison in twenty, of the plain ones in about one in three"
+    "Of seven remedies that all do nothing, a joint interval misses zero in one comparison in twenty, a plain one in one in three"
     rng, n = np.random.default_rng(0), 2000
     joint = plain = 0
     for _ in range(n):
@@ -94,58 +49,186 @@ def test_bounds_for_all_remedies_hold_together():
         assert ((p <= .05) == ((low > 0) | (high < 0))).mean() > .8
     assert .035 < joint/n < .075 and plain/n > .25
 
-small = dict(frozen=0, unfrozen=2, lr_unfrozen=2e-3, size=32, item_size=48, bs=32, pretrained=False, num_workers=0)
+# Two to twenty classes: scikit-learn's digits in a flat tree, uneven, as classes of names that are hard on CSVs, HTML and matplotlib
+
+terrible = ['None', 'NA', 'COVID-19', '2', r'B$\frac{$', 'a,b', 'say "no"', 'total', '1.0', 'True']
+terrible += ['nan', ' led by a space', 'prob_x', 'label', 'é', '<b>', 'two\nlines', '-inf', 'x'*90, '_']
+names = [*REMEDIES, *(f'{o}+threshold' for o in REMEDIES)]
 
 @pytest.fixture(scope='module')
-def images(tmp_path_factory):
-    "The pickled table of some phantoms"
-    d = tmp_path_factory.mktemp('images')
-    counts = dict(train=dict(NORMAL=30, PNEUMONIA=80), test=dict(NORMAL=10, PNEUMONIA=15))
-    split_valid(scan_images(make_phantoms(d/'xray', counts, size=48))).to_pickle(d/'df.pkl')
-    return d/'df.pkl'
+def digits(tmp_path_factory):
+    "Ten digits and their negatives, one class a folder, some larger than others: a table"
+    root, data = tmp_path_factory.mktemp('digits'), load_digits()
+    for i,(x,k) in enumerate(zip(data.images[:300], data.target)):
+        for c,v in ((k, x), (10 + k, 16 - x)):
+            folder = root/f'{c:02}'
+            folder.mkdir(exist_ok=True)
+            if len(list(folder.iterdir())) >= 8 + (7*c)%20: continue
+            Image.fromarray((v*15.9).astype('uint8')).resize((32, 32)).save(folder/f'{c:02}-{i:04}.png')
+    return split_valid(split_test(scan_images(root), .25), .25)
 
-def compare(images, out, **kwargs): return compare_remedies(pd.read_pickle(images), ['none', 'weights'], 2, out, n_boot=50, on_leak='ignore', **small, **kwargs)
+@pytest.fixture(scope='module', params=[2, 3, 4, 20])
+def compared(request, digits, tmp_path_factory):
+    "A table of some of its classes, the folder of the runs, and the comparison of every remedy"
+    kept, tmp = digits[digits.label.astype(str).isin(sorted(set(digits.label))[:request.param])], tmp_path_factory.mktemp('compared')
+    df = kept.assign(label=[terrible[int(o)] for o in kept.label])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('PNEUMO_CACHE', str(tmp/'cache'))
+        yield df, tmp/'out', compare_remedies(df, names, 1, tmp/'out', n_boot=50, on_leak='ignore', **small, path=tmp)
+
+def test_every_remedy_knows_the_prior_it_left_behind(compared):
+    df, out, _ = compared
+    n = df[df.split == 'train'].label.value_counts().sort_index()
+    own, even = n/n.sum(), n*0 + 1/len(n)
+    effective = n/(1 - .999**n)
+    known = dict.fromkeys(REMEDIES, even) | dict.fromkeys(['none', 'focal', 'two_phase_over', 'two_phase_under'], own)
+    for k,want in (known | dict(effective_number=effective/effective.sum())).items():
+        got = pd.Series(runs.json.loads((out/f'{k}-0.json').read_text())['prior'])
+        np.testing.assert_allclose(got[want.index], want, atol=1e-6, err_msg=k)
+
+def test_a_prior_is_taken_out_of_all_classes(compared):
+    df, out, _ = compared
+    for k in REMEDIES:
+        plain, moved = (read_run(out, o, 0)[1] for o in (k, f'{k}+threshold'))
+        prior = runs.json.loads((out/f'{k}-0.json').read_text())['prior']
+        probs = [f'prob_{o}' for o in sorted(prior)]
+        want = plain[probs]/[prior[o[5:]] for o in probs]
+        np.testing.assert_allclose(moved[probs], want.div(want.sum(axis=1), axis=0), atol=1e-9)
+        assert moved.predicted.astype(str).tolist() == [o[5:] for o in moved[probs].idxmax(axis=1)]
+
+def test_the_tables_say_what_score_says(compared):
+    df, out, c = compared
+    classes = sorted(set(df.label))
+    positive = c.about['positive']
+    assert (positive is None) == (len(classes) > 2)
+    assert c.about['images'] == df.label[df.split == 'test'].value_counts()[classes].to_dict()
+    assert c.table().columns.name == ('each class against the rest' if positive is None else f'positive: {positive}')
+    assert c.table().index.tolist() == names and (CHOSEN[2] in c.table()) == (positive is not None)
+    for k in names:
+        want = score(read_run(out, k, 0)[1], n_boot=1).value
+        np.testing.assert_allclose(c.summary.loc[k]['mean'][METRICS], want if positive else want.loc['macro'], err_msg=k)
+
+def test_one_class_of_several_can_be_named(compared):
+    df, out, _ = compared
+    positive = sorted(set(df.label))[0]
+    c = compare_remedies(df, ['none', 'weights'], 1, out, positive=positive, n_boot=20, on_leak='ignore', **small)
+    assert c.table().columns.name == f'positive: {positive}'
+    for k in ('none', 'weights'):
+        valid, test = read_run(out, k, 0)
+        called = test[f'prob_{positive}'] >= choose_threshold(valid, positive=positive)
+        sens, spec = called[test.label == positive].mean(), (~called)[test.label != positive].mean()
+        got = c.summary.loc[k]['mean']
+        np.testing.assert_allclose(got[CHOSEN], [sens, spec, (sens + spec)/2])
+        np.testing.assert_allclose(got[METRICS], score(test, positive=positive, n_boot=1).value)
+
+def test_any_name_is_drawn_kept_and_read_back(compared, tmp_path):
+    df, out, c = compared
+    fig = plot_remedies(c)
+    fig.canvas.draw()
+    assert len(fig.axes) == 3 + (c.about['positive'] is not None)
+    plt.close(fig)
+    c.save(tmp_path)
+    back = Comparison.load(tmp_path)
+    assert back.about == c.about and c._repr_html_()
+    for k in ('runs', 'summary', 'differences'): pd.testing.assert_frame_equal(getattr(back, k), getattr(c, k), atol=1e-6)
+    valid, test = read_run(out, 'none', 0)
+    both = pd.concat([valid, test]).set_index('path')
+    assert both.label.to_dict() == df[df.split != 'train'].set_index('path').label.astype(str).to_dict()
+
+def test_one_call_gives_the_same_network(compared, tmp_path):
+    df, out, _ = compared
+    for k in REMEDIES if df.label.nunique() == 3 else ['two_phase_under']:
+        learn = fit_remedy(df, k, seed=0, on_leak='ignore', **small, path=tmp_path)
+        want = read_run(out, k, 0)[1].filter(like='prob_')
+        np.testing.assert_allclose(predict(learn, df[df.split == 'test'])[want.columns], want, atol=1e-4, err_msg=k)
+
+# Runs
 
 def test_class_named_none_is_read_back(tmp_path):
-    rows = dict(path=['a', 'b'], split=['valid', 'test'], label=['None', 'NA'], patient=['', '007'], predicted=['NA', 'None'], prob_NA=[.6, .1], prob_None=[.4, .9])
-    pd.DataFrame(rows).to_csv(tmp_path/'none-0.csv', index=False)
+    rows = dict(path=['a', 'b'], split=['valid', 'test'], label=['None', 'NA'], patient=['', '007'], predicted=['NA', 'None'])
+    pd.DataFrame(rows | dict(prob_NA=[.6, .1], prob_None=[.4, .9])).to_csv(tmp_path/'none-0.csv', index=False)
     (tmp_path/'none-0.json').write_text('{"prior": {"NA": 0.5, "None": 0.5}}')
     valid, test = read_run(tmp_path, 'none+threshold', 0)
     assert (*valid.label, *test.label, *test.patient) == ('None', 'NA', '007') and valid.patient.isna().all()
 
+@pytest.fixture(scope='module')
+def images(tmp_path_factory):
+    "A folder with images of two classes, and the pickled table of them"
+    d = tmp_path_factory.mktemp('images')
+    counts = dict(train=dict(NORMAL=24, PNEUMONIA=60), test=dict(NORMAL=8, PNEUMONIA=12))
+    split_valid(scan_images(make_phantoms(d/'xray', counts, size=32))).to_pickle(d/'df.pkl')
+    return d
+
+def compare(images, out, **kwargs):
+    "A comparison whose settings hold a function and a callback"
+    how = dict(n_boot=50, on_leak='ignore', cbs=[GradientClip(1.)], **small)
+    return compare_remedies(pd.read_pickle(images/'df.pkl'), ['none', 'weights'], 2, out, **how, **kwargs)
+
+def killed(images, out):
+    "The same, killed between the training of the second run and its last word"
+    def last(*_): os.kill(os.getpid(), signal.SIGKILL)
+    def first(*args):
+        runs.predict = last
+        return predict(*args)
+    runs.predict = first
+    compare(Path(images), Path(out))
+
 def fails(df, seed):
-    "A remedy that leaves a trace, and fails"
-    (Path(os.environ['PNEUMO_CACHE'])/str(seed)).touch()
-    time.sleep(.2)
+    "A remedy that leaves a trace, and fails once four runs are done"
+    (Path(os.environ['PNEUMO_CACHE'])/f'trace-{seed}').touch()
+    end = time.monotonic() + 300
+    while len(list(Path(os.environ['RUNS']).glob('*.csv'))) < 4 and time.monotonic() < end: time.sleep(.05)
     raise ZeroDivisionError
 
-def test_a_run_that_fails_ends_the_others(tmp_path, monkeypatch):
-    "The failure is told, and runs that were not begun are not begun"
-    monkeypatch.setenv('PNEUMO_CACHE', str(tmp_path))
-    settings = dict(frozen=0, unfrozen=1, lr_frozen=None, lr_unfrozen=None)
-    with pytest.raises(ZeroDivisionError): _side_by_side([(pd.DataFrame(dict(split=[])), 'none', fails, i, tmp_path, settings) for i in range(40)], 1)
-    assert 1 <= len(list(tmp_path.iterdir())) <= 5
+@pytest.fixture(scope='module')
+def alone(tmp_path_factory):
+    "A cache of our own, and one thread: sums come out alike on as many threads only"
+    cache, threads = tmp_path_factory.mktemp('cache'), torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        for k,v in dict(PNEUMO_CACHE=str(cache), OMP_NUM_THREADS='1', MKL_NUM_THREADS='1').items(): patch.setenv(k, v)
+        patch.setenv('PYTHONPATH', str(Path(__file__).parent), prepend=os.pathsep)
+        torch.set_num_threads(1)
+        yield cache
+    torch.set_num_threads(threads)
 
-code = """
-import sys, pandas as pd
-from pneumo_imbalance.compare import compare_remedies
-compare_remedies(pd.read_pickle(sys.argv[1]), ['none', 'weights'], 2, sys.argv[2], n_boot=50, on_leak='ignore', **eval(sys.argv[3]))
-"""
-
-def test_killed_goes_on_and_side_by_side_is_the_same(images, tmp_path, monkeypatch):
-    monkeypatch.setenv('PNEUMO_CACHE', str(tmp_path/'cache'))
-    monkeypatch.setenv('OMP_NUM_THREADS', '1') # sums come out alike on as many threads only
-    torch.set_num_threads(1)
-    out = tmp_path/'out'
-    p = subprocess.Popen([sys.executable, '-c', code, str(images), str(out), repr(small)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    end = time.monotonic() + 300
-    while not list(out.glob('*.csv')) and p.poll() is None and time.monotonic() < end: time.sleep(.02)
-    p.send_signal(signal.SIGKILL)
-    p.wait()
+@pytest.fixture(scope='module')
+def turns(images, alone, tmp_path_factory):
+    "The comparison that was killed and went on, its folder, and what the killed one had finished"
+    out = tmp_path_factory.mktemp('turns')
+    call = f'import test_remedies as t; t.killed({str(images)!r}, {str(out)!r})'
+    done = subprocess.run([sys.executable, '-c', call], capture_output=True)
     kept = {o: o.read_bytes() for o in out.glob('*.csv')}
-    assert 1 <= len(kept) < 4
-    a = compare(images, out)
-    assert {o: o.read_bytes() for o in kept} == kept and len(list(out.glob('*.csv'))) == 4 and not list(out.glob('*.part'))
-    b = compare(images, tmp_path/'beside', n_jobs=2)
+    return compare(images, out), out, kept, done.returncode
+
+def test_killed_goes_on(turns):
+    "In another process, whose settings are the same: they hold a function and a callback"
+    _, out, kept, code = turns
+    assert code == -signal.SIGKILL and [o.name for o in kept] == ['none-0.csv']
+    assert {o: o.read_bytes() for o in kept} == kept and len(list(out.glob('*.csv'))) == 4
+    assert {o.suffix for o in out.iterdir()} == {'.csv', '.json'}
+
+def test_side_by_side_is_the_same_and_a_failure_begins_no_others(images, alone, turns, tmp_path, monkeypatch):
+    "The failure is told, what was finished is kept, and runs that were not begun are not begun"
+    df = pd.read_pickle(images/'df.pkl')
+    settings = runs._settings(dict(small, cbs=[GradientClip(1.)]))
+    jobs = [(df, k, REMEDIES[k], s, tmp_path, settings) for s in range(2) for k in ('none', 'weights')]
+    runs._claim(tmp_path, df, settings)
+    monkeypatch.setenv('RUNS', str(tmp_path))
+    with pytest.raises(ZeroDivisionError): runs._side_by_side(jobs + [(df, 'fails', fails, i, tmp_path, settings) for i in range(40)], 2)
+    assert len(list(tmp_path.glob('*.csv'))) == 4 and 1 <= len(list(alone.glob('trace-*'))) < 20
+    made = {o: o.stat().st_mtime_ns for o in tmp_path.glob('*.csv')}
+    REMEDIES.pop('fails', None)
+    a, b = turns[0], compare(images, tmp_path)
+    assert {o: o.stat().st_mtime_ns for o in made} == made
     pd.testing.assert_frame_equal(a.runs, b.runs, atol=1e-4)
     pd.testing.assert_frame_equal(a.differences, b.differences, atol=1e-3)
+
+def test_the_benchmark_starts(images, alone, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1])
+    from benchmarks import remedies
+    sizes = ['--size', '32', '--item-size', '32', '--bs', '32', '--epochs', '1', '--seeds', '1', '--jobs', '1', '--boot', '50']
+    folders = ['--images', str(images/'xray'), '--out', str(tmp_path), '--runs', str(tmp_path/'runs')]
+    remedies.main(remedies.parser().parse_args([*folders, *sizes, '--on-leak', 'ignore', '--remedies', 'none', 'none+threshold']))
+    tables = {f'{o}.csv' for o in ('runs', 'summary', 'differences', 'tuned')}
+    assert {o.name for o in tmp_path.iterdir()} == tables | {'runs', 'about.json', 'run.json'}
+    assert pd.read_csv(tmp_path/'tuned.csv').remedy.tolist() == ['none']*2 + ['none+threshold']*2
