@@ -5,14 +5,14 @@ from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
 import numpy as np, pandas as pd, torch
-from fastai.vision.all import Callback, CancelValidException, CategoryBlock, DataBlock, IndexSplitter, ImageBlock, PILImage, RandomResizedCropGPU
-from fastai.vision.all import Resize, Rotate, Zoom, get_image_files, resnet18, setup_aug_tfms, vision_learner
+from fastai.vision.all import Callback, CancelValidException, CategoryBlock, DataBlock, IndexSplitter, ImageBlock, PILImage
+from fastai.vision.all import RandomResizedCropGPU, Resize, Rotate, Zoom, get_image_files, resnet18, setup_aug_tfms, vision_learner
 from PIL import Image
 from torch.utils.data import WeightedRandomSampler
 from pneumo_imbalance.block import xray_dataloaders
 from pneumo_imbalance.data import read_table, scan_images
 from pneumo_imbalance.phantom import make_phantoms
-from pneumo_imbalance.presize import clear_presized, presize, _read_square
+from pneumo_imbalance.presize import clear_presized, presize
 from pneumo_imbalance.sampling import BalancedSampler
 from pneumo_imbalance.train import xray_learner, still_body
 
@@ -40,7 +40,8 @@ def plain_loaders(df, bs, workers):
     "The DataBlock of the study of 2021"
     files = [Path(o) for o in df.path]
     label = dict(zip(files, df.label))
-    block = DataBlock((ImageBlock, CategoryBlock), get_items=lambda _: files, get_y=label.get, splitter=IndexSplitter(np.flatnonzero(df.split == 'valid')),
+    valid = np.flatnonzero(df.split == 'valid')
+    block = DataBlock((ImageBlock, CategoryBlock), get_items=lambda _: files, get_y=label.get, splitter=IndexSplitter(valid),
         item_tfms=Resize(460), batch_tfms=[RandomResizedCropGPU(224, min_scale=.75), *setup_aug_tfms([Rotate(), Zoom()])])
     return block.dataloaders('.', bs=bs, num_workers=workers)
 
@@ -65,13 +66,14 @@ def scans(folder, repeats):
     return in_turn(fns, repeats, len(files)) | dict(images=len(files))
 
 def decodes(df, repeats):
-    "Decode and presize, on one core"
+    "Decode and presize, on one core; ours writes down what it made as well"
     rows = df.drop_duplicates('digest').iloc[::4]
     tfm = Resize(460)
     def plain():
         for o in rows.path: tfm(PILImage.create(o), split_idx=1)
     def ours():
-        for o in rows.itertuples(): _read_square(o.path, o.digest, 460, 'crop', 1)
+        clear_presized()
+        presize(rows, 460, 'crop', 1, n_workers=1)
     return in_turn(dict(plain=plain, ours=ours), repeats, len(rows))
 
 def learner(df, bs, who, workers=0):
@@ -140,7 +142,8 @@ def rounds(df, bs, n, jobs, repeats):
 
 def data_paths(df, bs, n, repeats):
     "Image to normalised batch of 224: plain fastai, and a later epoch of ours; and what comes before our first"
-    jobs = {'plain': ('plain', read), 'plain, a worker a core': ('plain', read, True), 'ours': ('ours', read), 'ours, presizing before the first': ('ours', first)}
+    jobs = {'plain': ('plain', read), 'plain, a worker a core': ('plain', read, True), 'ours': ('ours', read),
+        'ours, presizing before the first': ('ours', first)}
     return rounds(df, bs, n, jobs, repeats) | dict(images=n)
 
 def epochs(df, bs, n, repeats):
@@ -158,7 +161,8 @@ def inflated(df, n, dest):
     dest.mkdir()
     rows = df.iloc[np.arange(n) % len(df) if n > len(df) else np.linspace(0, len(df) - 1, n).astype(int)]
     for i,o in enumerate(rows.path): (dest/f'{i}.jpeg').write_bytes(Path(o).read_bytes() + i.to_bytes(8, 'big'))
-    return read_table(pd.DataFrame(dict(path=[str(dest/f'{i}.jpeg') for i in range(n)], label=list(rows.label), split=['valid']*8 + ['train']*(n - 8))))
+    paths, split = [str(dest/f'{i}.jpeg') for i in range(n)], ['valid']*8 + ['train']*(n - 8)
+    return read_table(pd.DataFrame(dict(path=paths, label=list(rows.label), split=split)))
 
 def scaling(df, bs, sizes, repeats):
     "Milliseconds per image of presizing and of a later pass, for more and more images"
@@ -212,8 +216,10 @@ def sampler_fns(n):
     label = pd.Categorical.from_codes((np.arange(n) % 4 > 0).astype('i1'), ['NORMAL', 'PNEUMONIA'])
     train, image = (pd.Categorical.from_codes(np.zeros(n, 'i1'), [o]) for o in ('train', 'image'))
     ours, w = BalancedSampler(pd.DataFrame(dict(split=train, label=label, path=image))), np.where(label.codes == 0, 3., 1.)
-    return {'BalancedSampler, an array': ours.epoch, 'BalancedSampler': lambda: list(ours), 'WeightedRandomSampler': lambda: list(WeightedRandomSampler(torch.from_numpy(w), len(ours))),
-        'WeightedDL': lambda: list(np.random.choice(n, n, p=w/w.sum())), 'imbalanced-learn, an array': lambda: RandomOverSampler().fit_resample(np.arange(n)[:,None], label.codes)}
+    return {'BalancedSampler, an array': ours.epoch, 'BalancedSampler': lambda: list(ours),
+        'WeightedRandomSampler': lambda: list(WeightedRandomSampler(torch.from_numpy(w), len(ours))),
+        'WeightedDL': lambda: list(np.random.choice(n, n, p=w/w.sum())),
+        'imbalanced-learn, an array': lambda: RandomOverSampler().fit_resample(np.arange(n)[:,None], label.codes)}
 
 def draw(name, n):
     "Seconds to draw an epoch"
@@ -256,7 +262,8 @@ def samplers(sizes, repeats, limit=120):
 def figure(res, dest):
     "Bars of what an image costs, ours beside plain fastai"
     frozen = dict(plain=res['epoch']['plain, frozen'], ours=res['epoch']['ours, frozen and still'])
-    pairs = {'decode and shrink': res['decode'], 'later epoch, data alone': res['data'], 'epoch': res['epoch'], 'epoch, body frozen': frozen, 'scan': res['scan']}
+    pairs = {'decode and shrink': res['decode'], 'later epoch, data alone': res['data'], 'epoch': res['epoch'],
+        'epoch, body frozen': frozen, 'scan': res['scan']}
     t = pd.DataFrame({k: {who: v[who] for who in ('plain', 'ours')} for k,v in pairs.items()}).T
     ax = t.rename(columns=dict(plain='plain fastai')).plot.barh(logx=True, figsize=(7, 3.4), color=['.7', 'C0'])
     for i,(p,o) in enumerate(t.itertuples(index=False)): ax.text(max(p, o)*1.1, i, f'{p/o:.3g}×', va='center')
@@ -268,7 +275,8 @@ def machine():
     "What this ran on"
     info = Path('/proc/cpuinfo')
     names = [o.split(':')[1].strip() for o in info.read_text().splitlines() if o.startswith('model name')] if info.exists() else []
-    return dict(cpu=(names or [platform.processor()])[0], cores=os.cpu_count(), simd=torch.backends.cpu.get_cpu_capability(), threads=torch.get_num_threads(),
+    return dict(cpu=(names or [platform.processor()])[0], cores=os.cpu_count(),
+        simd=torch.backends.cpu.get_cpu_capability(), threads=torch.get_num_threads(),
         gpu=torch.cuda.get_device_name() if cuda else 'none', torch=torch.__version__, python=platform.python_version(),
         load=[round(o, 2) for o in os.getloadavg()] if hasattr(os, 'getloadavg') else None)
 
@@ -287,7 +295,8 @@ def main(args):
         images = args.images or make_phantoms(f'{tmp}/images', dict(train=dict(NORMAL=40, PNEUMONIA=120)), size=1000)
         df = scan_images(images)
         df['split'] = pd.Categorical(['valid']*8 + ['train']*(len(df) - 8), ['train', 'valid', 'test'])
-        res = dict(machine=machine(), images=len(df), pixels=[int(df.width.median()), int(df.height.median())], batch=args.bs, repeats=args.repeats)
+        pixels = [int(df.width.median()), int(df.height.median())]
+        res = dict(machine=machine(), images=len(df), pixels=pixels, batch=args.bs, repeats=args.repeats)
         for k,fn in parts(df, images, args).items():
             if args.only and k not in args.only: continue
             res[k] = fn()
@@ -306,7 +315,8 @@ def command():
     parser.add_argument('--repeats', type=int, default=5, help='runs that each median is taken of')
     parser.add_argument('--epoch-images', type=int, default=256, help='images of an epoch, a multiple of --bs')
     parser.add_argument('--many', type=int, default=5216, help='images for the measure of memory')
-    parser.add_argument('--sampler-sizes', type=float, nargs='*', default=[1e4, 1e5, 1e6, 1e7, 1e8], help='rows for the measure of samplers')
+    rows = [1e4, 1e5, 1e6, 1e7, 1e8]
+    parser.add_argument('--sampler-sizes', type=float, nargs='*', default=rows, help='rows for the measure of samplers')
     parser.add_argument('--only', nargs='*', help='names of measurements, to take those alone')
     parser.add_argument('--memory', help=argparse.SUPPRESS)
     parser.add_argument('--table', help=argparse.SUPPRESS)
