@@ -145,7 +145,7 @@ def _with_patients(df):
     "`df` with patients as text, a missing one as the image's path"
     if _is_text(df.patient) and not df.patient.isin(['']).any(): return df
     named = as_categories(df.patient)
-    lack, own = named.codes < 0, df.path if 'path' in df else np.arange(len(df)).astype(str)
+    lack, own = named.codes < 0, [o or f'row {i}' for i,o in enumerate(df.path if 'path' in df else ['']*len(df))]
     if lack.any(): print(f"{lack.sum():,} of {len(df):,} images have no patient: each counts as a patient of its own.")
     return df.assign(patient=np.where(lack, own, np.asarray(named, object)).tolist())
 

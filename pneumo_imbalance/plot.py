@@ -104,7 +104,7 @@ def plot_sizes(
     looks = _looks(df.label.cat.categories)
     for c in n.index:
         o = df[df.label == c]
-        points[c] = ax.scatter(o.width, o.height, s=30, alpha=.6, edgecolor='white', linewidth=.5, **looks[c])
+        points[c] = ax.scatter(o.width, o.height, s=40, alpha=.6, edgecolor='white', linewidth=.5, **looks[c])
     names = [f'{plain(c)} ({n[c]})' for c in looks]
     return _finish(ax, [points[c] for c in looks], names, xlabel='width (pixels)', ylabel='height (pixels)')
 

@@ -35,7 +35,7 @@ def _train_rows(df):
     rows = {k: np.flatnonzero(codes == i) for i,k in sorted(enumerate(df.label.cat.categories), key=lambda o: o[1])}
     rows = {k: v for k,v in rows.items() if len(v)}
     if not rows:
-        raise ValueError(f"expected training images, found {len(df):,} others; only rows of split 'train' are ever repeated or left out")
+        raise ValueError(f"expected training images, found none in {len(df):,}; only rows of split 'train' are ever repeated or left out")
     if len(rows) < 2:
         raise ValueError(f"expected training images of two or more classes, found only {list(rows)}; there is nothing to balance")
     return rows
