@@ -17,8 +17,8 @@ from scipy.special import log_softmax, softmax
 
 from .plot import new_axes, plain
 from .split import wilson_interval
-from .metrics import METRICS, check_number, check_prevalence, class_code, interval_table, measure, predictive_values
-from .metrics import read_predictions
+from .metrics import METRICS, brief, check_number, check_prevalence, class_code, interval_table, measure
+from .metrics import predictive_values, read_predictions
 from .curves import curve_legend, draw_curves, legend_name, named_tables, one_vs_rest
 
 # %% ../nbs/41_calibrate.ipynb #ccf20343
@@ -44,7 +44,7 @@ def _against(preds, positive):
             'a threshold parts two groups')
     return classes[k], y==k, s[:,k]
 
-# %% ../nbs/41_calibrate.ipynb #76fd9594
+# %% ../nbs/41_calibrate.ipynb #10661637
 def _cuts(y, s):
     "Every probability in `s`, falling, after one that no image has; and how many ill and how many healthy images have at least that"
     v, at = np.unique(-s, return_inverse=True)
@@ -53,9 +53,9 @@ def _cuts(y, s):
 
 def _between(cuts, i):
     "A threshold that calls the images from `cuts[i]` up positive, and those from the next lower cut down not"
-    low = cuts[i+1] if i+1 < len(cuts) else -cuts[i]
+    low = cuts[i+1] if i+1 < len(cuts) else -1
     top = cuts[i] if i else max(1, np.nextafter(np.float32(low), np.float32(2)))
-    middle = (low + top)/2
+    middle = (max(low, 0) + top)/2
     return next(float(o) for o in (np.float32(middle), np.float32(top), middle, top) if low < float(o) <= top)
 
 # %% ../nbs/41_calibrate.ipynb #0ce239f5
@@ -65,7 +65,8 @@ def _worth(at, tp, fp):
     "What to maximise over the cuts, in images, to grant the wish `at`"
     ill, well = tp[-1], fp[-1]
     if isinstance(at, str) and at == 'youden': return tp*well - fp*ill
-    if not (m := _wish.fullmatch(str(at))): raise ValueError(f"expected at='youden', 'sensitivity>=.95' or 'specificity>=.9', found {at!r}")
+    m = _wish.fullmatch(str(at))
+    if not m: raise ValueError(f"expected at='youden', 'sensitivity>=.95' or 'specificity>=.9', found {brief(at)}; write it like these")
     sens, spec = (tp, ill), (well - fp, well)
     (one, of), (other, _) = (sens, spec) if m[1] == 'sensitivity' else (spec, sens)
     return np.where(one/of >= float(m[2]), other*(of + 1) + one, -1)
@@ -77,7 +78,7 @@ def _saved(cost, prevalence, tp, fp):
     share = ill/(ill + well) if prevalence is None else check_prevalence(prevalence)
     return cost*share*tp/ill - (1-share)*fp/well
 
-# %% ../nbs/41_calibrate.ipynb #b440add2
+# %% ../nbs/41_calibrate.ipynb #c9520a00
 def choose_threshold(
     preds, # Predictions of validation images
     at='youden', # 'youden', or a least value of one with the most of the other: 'sensitivity>=.95', 'specificity>=.9'
@@ -88,7 +89,7 @@ def choose_threshold(
     "The threshold that suits a wish best, on validation images; raises ValueError on any others"
     _valid_only(preds, 'a threshold')
     _, y, s = _against(preds, positive)
-    if cost is not None and at != 'youden': raise ValueError(f'expected a wish or a cost, found at={at!r} and cost={cost!r}; '
+    if cost is not None and at != 'youden': raise ValueError(f'expected a wish or a cost, found at={brief(at)} and cost={brief(cost)}; '
         'pass one of them')
     if cost is None and prevalence is not None: raise ValueError(f'expected a cost with the prevalence of {prevalence}, found none; '
         'sensitivity and specificity do not depend on it')
@@ -136,7 +137,8 @@ def _shares(prior, classes):
     try: shares = pd.Series(prior).rename(str).astype(float)
     except (TypeError, ValueError): shares = pd.Series(dtype=float)
     if sorted(shares.index) != sorted(classes) or not (shares > 0).all() or abs(shares.sum()-1) > 1e-3:
-        raise ValueError(f"expected a share above 0 for each of {', '.join(classes)}, 1 in all, found {prior}; see class_prior")
+        found = brief(dict(prior) if isinstance(prior, pd.Series) else prior)
+        raise ValueError(f"expected a share above 0 for each of {', '.join(classes)}, 1 in all, found {found}; see class_prior")
     return shares[classes].to_numpy()
 
 def _with_probs(preds, classes, s, best):
@@ -226,8 +228,7 @@ def _acted(thresholds):
     try: t = np.arange(.01, 1, .01) if thresholds is None else np.atleast_1d(np.asarray(thresholds, float))
     except (TypeError, ValueError): t = np.array([])
     if not t.size or t.ndim > 1 or not ((t > 0) & (t < 1)).all():
-        raise ValueError(f'expected thresholds above 0 and below 1, found {thresholds!r}; '
-            '[.1, .2] means to act from one in ten, or one in five, on')
+        raise ValueError(f'expected thresholds above 0 and below 1, found {brief(thresholds)}; [.1, .2] are one in ten, one in five')
     return t
 
 def net_benefit(

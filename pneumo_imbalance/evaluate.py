@@ -75,7 +75,8 @@ def _flat(bounds):
     "A sentence about intervals without a width; `bounds` has one row per metric and class"
     flat = bounds[bounds['low']==bounds['high']].index
     names = [' of '.join(o[::-1]) if isinstance(o, tuple) else o for o in flat]
-    if names: yield (f'All resamples agree in {", ".join(names)}, so the interval has no width: '
+    some = ', '.join(names[:12]) + f' and {len(names)-12} more'*(len(names)>12)
+    if names: yield (f'All resamples agree in {some}, so the interval has no width: '
         'that is for want of mistakes or of patients, and no certainty.')
 
 # %% ../nbs/40_evaluate.ipynb #f869ae76
@@ -128,9 +129,10 @@ def _check_for_one(prevalence, looked, classes):
     if looked is None: raise ValueError(f'expected the class that the prevalence of {prevalence} is of, found none named; '
         f'say positive=, one of {", ".join(classes)}')
 
-# %% ../nbs/40_evaluate.ipynb #3eae8a96
+# %% ../nbs/40_evaluate.ipynb #2184e041
 def _matched(a, b):
     "Rows of `b` in the order of the images in `a`; raises ValueError unless both have the same images with the same labels"
+    read_predictions(b)
     for t in (a, b):
         if 'path' not in t: raise ValueError('expected predictions with a column path, by which images are matched, found none; '
             'make them with predict')
