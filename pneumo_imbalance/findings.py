@@ -34,7 +34,7 @@ def change_sentence(
     if low == high: return says + 'the interval has no width, so there are too few patients to tell this from chance'
     return says + ('more' if low > 0 or high < 0 else 'no more') + ' than the choice of test patients can explain'
 
-# %% ../nbs/43_findings.ipynb #d407b5d5
+# %% ../nbs/43_findings.ipynb #44c5611d
 _meaning = {'ROC AUC': 'ROC AUC (how well images are ranked; .5 is guessing)',
     'balanced accuracy': 'balanced accuracy (right answers, averaged over the classes)'}
 
@@ -46,9 +46,10 @@ def main_scores(
 
 def with_interval(
     row # `value`, `low` and `high`
-) -> str: # As in `0.912 (0.880–0.941)`; a dash where it is undefined
+) -> str: # As in `0.912 (0.880 to 0.941)`; a dash where it is undefined
     "A figure with its interval"
-    return '–' if pd.isna(row['value']) else f"{row['value']:.3f} ({row['low']:.3f}–{row['high']:.3f})"
+    if pd.isna(row['value']): return '–'
+    return f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})".replace('-', '−')
 
 # %% ../nbs/43_findings.ipynb #7394a200
 def _difference(a, b, metric, positive, seed):

@@ -8,7 +8,7 @@ Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/report.html.md"""
 __all__ = ['html_text', 'html_list', 'html_section', 'html_pair', 'html_table', 'html_picture', 'html_attempt', 'html_page',
            'study_page']
 
-# %% ../nbs/61_report.ipynb #77b87fd9
+# %% ../nbs/61_report.ipynb #0ae6abe4
 import io, platform
 from base64 import b64encode
 from hashlib import sha256
@@ -20,7 +20,6 @@ from fastcore.xml import FT, Body, Div, Figcaption, Figure, H1, H2, Head, Html, 
 from fastcore.xml import Table, Tbody, Td, Th, Thead, Title, Tr, Ul, to_xml
 
 from . import __version__
-from .data import class_counts
 from .plot import plot_class_counts, plot_sizes, show_images
 from .audit import plot_audit
 from .train import plot_history, plot_lr_find
@@ -118,13 +117,13 @@ def html_attempt(
         failed.append(what)
         return html_text(f'{what} could not be made ({type(e).__name__}: {e}). The tables beside this page are whole.', note=True)
 
-# %% ../nbs/61_report.ipynb #fd4239ee
+# %% ../nbs/61_report.ipynb #873c9bab
 _css = '''body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:60rem;margin:0 auto;padding:1rem;overflow-wrap:anywhere}
 h1{line-height:1.2}h2{margin-top:2.5rem;border-bottom:1px solid #ccc}li{margin:.4rem 0}img{max-width:100%;height:auto}figure{margin:1rem 0}
 figcaption,.caption{font-size:.85rem;color:#555}.caption{margin:1rem 0 -.6rem}.wide{overflow-x:auto}
 table{border-collapse:collapse;font-size:.9rem;margin:1rem 0;overflow-wrap:normal}
 th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid #ddd;vertical-align:top}td{white-space:nowrap}
-th[scope=row],th:first-child{text-align:left}
+th{max-width:14rem;overflow-wrap:break-word}th[scope=row],th:first-child{text-align:left}
 .note{background:#fff4d6;border-left:4px solid #c80;padding:.6rem 1rem}.pair>div{min-width:0}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:1rem}
 @media(max-width:40rem){table{font-size:.75rem}th,td{padding:.2rem .35rem}}'''
@@ -174,17 +173,16 @@ def _results_part(job, drawn):
     notes = [html_text(f'{r.name}: {o}') for r in job.runs for o in r.scores.attrs['notes']]
     return html_section('Results', html_table(table, caption=caption), *([_each_class(job)] if several else []), *notes)
 
-# %% ../nbs/61_report.ipynb #75dbde05
-def _counts(df, caption): return html_table(class_counts(df).T.rename_axis(index=None, columns=None), caption=caption)
-
+# %% ../nbs/61_report.ipynb #ef1ca853
 def _data_part(job, drawn):
     "Counts as found and as split, before and after balancing; sizes and images"
     last, k = job.runs[-1], len(job.runs[0].learn.dls.vocab)
-    tables = {'as they are': job.df, last.name: last.table} if len(job.runs) > 1 else job.df
-    return html_section('Data', html_pair(_counts(job.found, 'As found'), _counts(job.df, 'As split, whole patients at a time')),
+    tables = {'as they are': job.df} | ({last.name: last.table} if len(job.runs) > 1 else {})
+    counts = [html_table(n.T.rename_axis(index=None, columns=None), caption=k) for k,n in job.counts.items()]
+    return html_section('Data', html_pair(*counts),
         html_text(f'Training images: largest class / smallest ρ = {job.sheet.ratio:.2f}, small classes μ = {job.sheet.fraction:.2f}.',
-            f' Files used: {len(job.df):,} of {len(job.found):,}; others have a problem or were left out as leaks.'),
-        drawn('Class counts by split, before and after balancing', lambda: plot_class_counts(tables)),
+            f' Files used: {len(job.df):,} of {job.files:,}; others have a problem or were left out as leaks.'),
+        drawn(f"Class counts by split: {' and '.join(tables)}", lambda: plot_class_counts(tables)),
         html_pair(drawn('Width against height of the images, by class', lambda: plot_sizes(job.df)),
             drawn('Some of the images, with label and split', lambda: show_images(job.df, n=max(k, 6), ncols=3))))
 
@@ -251,7 +249,7 @@ _parts = {'Results': _results_part, 'Data': _data_part, 'Audit': _audit_part, 'T
     'On the test images': _scored_part, 'Where the networks looked': _looked_part,
     'What these figures do not say': _limits_part, 'Settings': _settings_part}
 
-# %% ../nbs/61_report.ipynb #7ec7bb3f
+# %% ../nbs/61_report.ipynb #014a39e4
 _disclaimer = ('Not for clinical use. This page compares ways of training on imbalanced classes. '
     'It is no evidence that any network may judge a patient.')
 _no_test = 'There was no test split, so one was set aside by patient: test images were drawn from the same archive as the training images.'
@@ -262,7 +260,8 @@ def study_page(
 ) -> tuple: # The file's text, and the names of parts that failed
     "The page of a study, whatever fails on the way"
     failed = []
-    def drawn(what, plot): return html_attempt(what, lambda: html_picture(plot, what), failed)
+    def picture(what, plot): return job.pictures.get(what) or job.pictures.setdefault(what, html_picture(plot, what))
+    def drawn(what, plot): return html_attempt(what, lambda: picture(what, plot), failed)
     notes = [html_text(o, note=True) for o in (_disclaimer, unfinished, leak_sentence(job.leaks), '' if job.own_test else _no_test) if o]
     found = html_attempt('What was found', lambda: _found_part(job, failed), failed)
     parts = [html_attempt(k, lambda f=f: f(job, drawn), failed) for k,f in _parts.items()]

@@ -24,7 +24,7 @@ from safetensors.torch import save as safetensors_bytes
 
 from .core import write_whole
 from .phantom import make_phantoms
-from .data import class_names, positive_class, scan_images, usable
+from .data import class_counts, class_names, positive_class, scan_images, usable
 from .split import split_test, split_valid
 from .leaks import check_leaks
 from .audit import audit
@@ -186,7 +186,7 @@ def _check_settings(s):
     if not s.frozen + s.unfrozen: raise ValueError("expected at least one epoch, found frozen=0 and unfrozen=0")
     if s.item_size < s.size: raise ValueError(f"expected item_size to be at least size, found item_size={s.item_size} and size={s.size}")
 
-# %% ../nbs/62_study.ipynb #40e1af0d
+# %% ../nbs/62_study.ipynb #9a32dbc5
 def _with_test(found, s):
     "The usable images with a test split, and whether they came with it"
     df = usable(found, ('path', 'split', 'label', 'patient'))
@@ -201,13 +201,14 @@ def _with_test(found, s):
 def _prepared(found, s):
     "The study before its trainings: images checked and split"
     df, own = _with_test(found, s)
-    leaks = check_leaks(split_valid(df, s.valid_pct, s.seed), on_leak=s.on_leak)
-    if leaks.ok: print(leaks)
+    with warnings.catch_warnings(action='ignore'): leaks = check_leaks(split_valid(df, s.valid_pct, s.seed), on_leak=s.on_leak)
+    print(leaks)
     classes = class_names(leaks.df)
     positive = positive_class(classes, s.positive) if len(classes) == 2 or s.positive is not None else None
-    sheet = audit(leaks.df, s.seed)
-    print(sheet.sheet.images.to_string(), *sheet.warnings, sep='\n', flush=True)
-    return SimpleNamespace(found=found, df=leaks.df, own_test=own, leaks=leaks, sheet=sheet, positive=positive, s=s, runs=[])
+    counts, sheet = {'As found': class_counts(found), 'As split, whole patients at a time': class_counts(leaks.df)}, audit(leaks.df, s.seed)
+    print(list(counts.values())[-1].to_string(), *sheet.warnings, sep='\n', flush=True)
+    return SimpleNamespace(files=len(found), counts=counts, df=leaks.df, own_test=own, leaks=leaks, sheet=sheet, positive=positive, s=s,
+        runs=[], pictures={})
 
 # %% ../nbs/62_study.ipynb #fa7fd82f
 def _finish_run(job, save, out, left):
