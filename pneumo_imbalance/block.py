@@ -234,7 +234,7 @@ def _device(device):
     if device is None: return default_device()
     try: torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError, NotImplementedError):
-        raise ValueError(f"expected a device of this machine, such as 'cpu' or 'cuda', found {device!r}; leave it out to take the best") from None
+        raise ValueError(f"expected a device of this machine, such as 'cpu' or 'cuda', found {device!r}; None takes the best") from None
     return torch.device(device)
 
 # %% ../nbs/32_block.ipynb #3e26a2af

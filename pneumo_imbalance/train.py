@@ -105,7 +105,7 @@ def xray_learner(
         load_body(learn.model[0], arch, weights)
         learn.freeze()
     _check_size(learn, name)
-    learn.model.to(memory_format=torch.channels_last)
+    learn.model.to(dls.device, memory_format=torch.channels_last)
     if compile: learn.model.compile()
     return _mixed(learn, precision)
 
