@@ -10,6 +10,7 @@ from .image import *
 from .data import *
 from .plot import *
 from .split import *
+from .store import *
 from .copies import *
 from .leaks import *
 from .audit import *

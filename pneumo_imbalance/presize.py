@@ -8,17 +8,14 @@ Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/presize.html.md"""
 __all__ = ['METHODS', 'PresizedImages', 'presize', 'clear_presized']
 
 # %% ../nbs/31_presize.ipynb #0dcb874e
-import hashlib, io, json, os, shutil, sqlite3, time, zlib
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
-
 import numpy as np, pandas as pd, torch
-from fastcore.basics import chunked, patch
+from fastcore.basics import patch
 from PIL import Image
 
-from .core import cache_folder, track
-from .image import open_image, read_bytes
+from .core import cache_folder
+from .image import open_image
 from .data import usable
+from .store import clear_squares, keep_squares
 
 # %% ../nbs/31_presize.ipynb #5044b3f5
 METHODS = ['squish', 'crop', 'pad']
@@ -38,8 +35,9 @@ def _square(im, size, method):
 
 # %% ../nbs/31_presize.ipynb #0276831e
 def _has_colour(path):
-    "Do the channels of an image differ by more than three grey levels on average?"
-    x = np.asarray(open_image(path, 'RGB', least=64)).astype(int)
+    "Do the channels of an image differ by more than three grey levels on average? One that can't be read tells nothing"
+    try: x = np.asarray(open_image(path, 'RGB', least=64)).astype(int)
+    except (OSError, ValueError): return False
     return (x.max(-1) - x.min(-1)).mean() > 3
 
 def _channels(images):
@@ -47,137 +45,6 @@ def _channels(images):
     maybe = images.path[~images['mode'].isin(['L', 'LA', 'I', 'F', '1']) & ~images['mode'].str.startswith('I;')] if 'mode' in images else images.path
     sample = maybe.sample(min(200, len(maybe)), random_state=0)
     return 3 if any(map(_has_colour, sample)) else 1
-
-# %% ../nbs/31_presize.ipynb #4b99104e
-def _read_square(path, digest, size, method, channels):
-    "The square of an image, whose bytes must still be those of `digest`"
-    data = read_bytes(path)
-    if hashlib.blake2b(data, digest_size=16).hexdigest() != digest: raise ValueError(f"expected {path} as it was scanned, found it changed; scan the images again")
-    return np.asarray(_square(open_image(io.BytesIO(data), 'L' if channels == 1 else 'RGB', least=size), size, method))
-
-# %% ../nbs/31_presize.ipynb #b6f8d1e6
-def _discard_broken(folder, name, *others):
-    "Remove a database that can't be read, and the files that only it could explain"
-    try:
-        with closing(sqlite3.connect(folder/name, timeout=.2)) as db: sound = db.execute('pragma quick_check').fetchone()[0] == 'ok'
-    except sqlite3.OperationalError: sound = True # another process has it locked
-    except sqlite3.DatabaseError: sound = False
-    if not sound:
-        for o in (folder/name, *others): _remove(o)
-
-# %% ../nbs/31_presize.ipynb #1e8279f6
-def _columns(db):
-    "Make our table, if it is not there"
-    db.execute('create table if not exists images (digest text primary key, slot integer unique, crc integer, used real)')
-    db.execute('create table if not exists file (name text)')
-    if not db.execute('select 1 from file').fetchone(): db.execute("insert into file values ('images-0.bin')")
-    db.commit()
-
-@contextmanager
-def _index(folder):
-    "The open index of a store"
-    _discard_broken(folder, 'index.sqlite', *folder.glob('images-*.bin'))
-    with closing(sqlite3.connect(folder/'index.sqlite', timeout=60)) as db:
-        _columns(db)
-        yield db
-
-@contextmanager
-def _locked(folder):
-    "Only one process at a time builds in `folder`; the lock ends with the process that holds it"
-    _discard_broken(folder, 'lock.sqlite')
-    with closing(sqlite3.connect(folder/'lock.sqlite', timeout=.2, isolation_level=None)) as db:
-        waits = 0
-        while True:
-            try: db.execute('begin exclusive')
-            except sqlite3.OperationalError as e:
-                if 'locked' not in str(e): raise
-                if not waits: print("Another process is presizing images of this kind: waiting for it.")
-                waits += 1
-            else: break
-        yield
-
-# %% ../nbs/31_presize.ipynb #b14c5748
-def _file(db, folder): return folder/db.execute('select name from file').fetchone()[0]
-
-def _known(db):
-    "Slot and checksum of each digest, slot by slot"
-    return pd.DataFrame(db.execute('select digest, slot, crc from images order by slot').fetchall(), columns=['digest', 'slot', 'crc']).set_index('digest')
-
-def _mapped(file, shape):
-    "The squares of a file, read-only, shape (N, *shape)"
-    n = file.stat().st_size//int(np.prod(shape)) if file.exists() else 0
-    return np.memmap(file, np.uint8, 'r', shape=(n, *shape)) if n else np.zeros((0, *shape), np.uint8)
-
-# %% ../nbs/31_presize.ipynb #5ce477d4
-def _damaged(db, folder, shape, digests):
-    "Digests of `digests` whose square is not what was written"
-    X, known = _mapped(_file(db, folder), shape), _known(db)
-    known = known[known.index.isin(digests)]
-    def differs(slot, crc): return slot >= len(X) or zlib.crc32(X[slot]) != crc
-    with ThreadPoolExecutor() as ex: bad = list(ex.map(differs, known.slot, known.crc))
-    return list(known.index[bad])
-
-def _forget(db, digests):
-    db.executemany('delete from images where digest = ?', [(o,) for o in digests])
-    db.commit()
-
-def _touch(db, digests):
-    "Note that these were asked for now"
-    db.executemany('update images set used = ? where digest = ?', [(time.time(), o) for o in digests])
-    db.commit()
-
-# %% ../nbs/31_presize.ipynb #8c51ed9e
-def _write(db, file, part, squares):
-    "Append squares to the file, then enter them in the index"
-    start, n = (db.execute('select coalesce(max(slot) + 1, 0) from images').fetchone()[0], squares[0].nbytes)
-    with open(file, 'r+b' if file.exists() else 'w+b', buffering=0) as f:
-        f.seek(start*n)
-        for o in squares:
-            if f.write(o.tobytes()) != n: raise OSError(28, 'No space left on device')
-    rows = [(o.digest, start + i, zlib.crc32(x), time.time()) for i,(o,x) in enumerate(zip(part, squares))]
-    db.executemany('insert into images values (?, ?, ?, ?)', rows)
-    db.commit()
-
-def _fill(db, folder, images, read, n_workers):
-    "Decode `images`, a row a digest, and append their squares"
-    rows = track(images[['path', 'digest']].itertuples(index=False), desc='presizing', total=len(images))
-    with ThreadPoolExecutor(n_workers or os.cpu_count()) as ex:
-        for part in chunked(rows, 256): _write(db, _file(db, folder), part, list(ex.map(lambda o: read(*o), part)))
-
-# %% ../nbs/31_presize.ipynb #6950f4e0
-def _stores(): return sorted((cache_folder()/'presized').glob('*/index.sqlite'))
-
-def _size(folder): return sum(o.stat().st_size for o in folder.glob('images-*.bin'))
-
-def _compact(db, folder, shape, digests):
-    "Keep the squares of `digests` only, in a new file"
-    old, known = _file(db, folder), _known(db)
-    kept, X = known[known.index.isin(digests)], _mapped(old, shape)
-    new = folder/f"images-{int(old.stem.split('-')[1]) + 1}.bin"
-    with open(new, 'wb') as f:
-        for i in kept.slot: f.write(X[i].tobytes())
-    db.execute('delete from images where digest not in (select value from json_each(?))', [json.dumps(list(kept.index))])
-    db.executemany('update images set slot = ? where digest = ?', [(-1 - i, d) for i,d in enumerate(kept.index)])
-    db.execute('update images set slot = -1 - slot')
-    db.execute('update file set name = ?', [new.name])
-    db.commit()
-    del X
-    _remove(old)
-
-# %% ../nbs/31_presize.ipynb #a108ae97
-def _remove(path):
-    "Remove a file or folder that another process may still have open"
-    try: shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    except PermissionError: pass # Windows keeps what is open; the next clearing takes it
-
-def _make_room(db, folder, shape, digests, n_new, max_bytes):
-    "Evict until `n_new` more squares fit"
-    need, each = n_new*int(np.prod(shape)), int(np.prod(shape))
-    if len(digests)*each > max_bytes:
-        raise ValueError(f"expected the presized images to fit into {max_bytes/1e9:g} GB, found that {len(digests):,} images need {len(digests)*each/1e9:.1f}; raise max_bytes, or take a smaller size")
-    others = sorted((o.parent for o in _stores() if o.parent != folder), key=lambda o: (o/'index.sqlite').stat().st_mtime)
-    while others and need + _size(folder) + sum(map(_size, others)) > max_bytes: _remove(others.pop(0))
-    if need + _size(folder) > max_bytes: _compact(db, folder, shape, digests)
 
 # %% ../nbs/31_presize.ipynb #3ec049a5
 class PresizedImages:
@@ -227,23 +94,12 @@ def to(self:PresizedImages,
 # %% ../nbs/31_presize.ipynb #8f1988f9
 def _check_settings(size, method, channels):
     if method not in METHODS: raise ValueError(f"expected method='squish', 'crop' or 'pad', found {method!r}")
-    if size != int(size) or size < 1: raise ValueError(f"expected a size in whole pixels, found {size!r}")
+    if not isinstance(size, (int, np.integer)) or size < 1: raise ValueError(f"expected a size in whole pixels, found {size!r}")
     if channels not in (None, 1, 3): raise ValueError(f"expected channels=1 (gray), 3 (colour) or None (as the images are), found {channels!r}")
 
-def _build(folder, shape, images, read, n_workers, max_bytes):
-    "Bring a store up to date with `images`"
-    digests = list(images.digest)
-    with _locked(folder), _index(folder) as db:
-        _forget(db, _damaged(db, folder, shape, digests))
-        new = images[~images.digest.isin(_known(db).index)]
-        _make_room(db, folder, shape, digests, len(new), max_bytes)
-        try: _fill(db, folder, new, read, n_workers)
-        except OSError as e:
-            done = images.digest.isin(_known(db).index).sum()
-            raise OSError(e.errno, f"expected to keep {len(images):,} presized images in {folder}, found after {done:,}: {e.strerror or e}; free some space or set PNEUMO_CACHE, then go on from there") from None
-        _touch(db, digests)
-        known = _known(db).slot
-        return PresizedImages(_mapped(_file(db, folder), shape), known[known.index.isin(digests)])
+def _check_drawn(failed, n):
+    "Every image was there as it was scanned"
+    if failed: raise ValueError(f"{next(iter(failed.values()))} (so it is with {len(failed):,} of {n:,} images; the others are kept)")
 
 # %% ../nbs/31_presize.ipynb #1383ec22
 def presize(
@@ -254,19 +110,17 @@ def presize(
     max_bytes=50e9, # Most bytes that all presized images may take on the disk
     n_workers=None # Threads; None: one a core
 ) -> PresizedImages: # All usable images of `df`
-    "Decode and shrink every image once, and keep the squares in the cache folder under their digests"
+    "Decode and shrink every image once, and keep the squares in the cache folder; raises ValueError if an image is gone or changed, OSError if nothing can be kept"
     _check_settings(size, method, channels)
     images = usable(df, ('path', 'digest')).drop_duplicates('digest')
     channels = channels or _channels(images)
-    folder = cache_folder()/'presized'/f'{size}-{method}-{channels}'
-    folder.mkdir(parents=True, exist_ok=True)
-    def read(path, digest): return _read_square(path, digest, size, method, channels)
-    return _build(folder, (size, size, 3) if channels == 3 else (size, size), images, read, n_workers, max_bytes)
+    mode, shape = ('L', (size, size)) if channels == 1 else ('RGB', (size, size, 3))
+    def draw(file): return _square(open_image(file, mode, least=size), size, method)
+    array, slots, failed = keep_squares(cache_folder()/'presized'/f'{size}-{method}-{channels}', images, draw, shape, max_bytes, 'presizing', n_workers)
+    _check_drawn(failed, len(images))
+    return PresizedImages(array, slots)
 
 # %% ../nbs/31_presize.ipynb #d415d825
 def clear_presized() -> int: # Bytes that were freed
-    "Remove all presized images from the cache folder; they are made again when needed"
-    folder = cache_folder()/'presized'
-    n = sum(_size(o.parent) for o in _stores())
-    if folder.exists(): _remove(folder)
-    return n
+    "Remove all presized images from the cache folder, but those that another process is making; they are made again when needed"
+    return clear_squares(cache_folder()/'presized')

@@ -1,12 +1,13 @@
 "Presized images when processes are killed, meet, or find the disk full; and the loaders they feed."
-import os, signal, subprocess, sys, time
+import os, shutil, signal, subprocess, sys, time
+from unittest.mock import patch
 import numpy as np, pandas as pd, pytest, torch
 from fastai.torch_core import set_seed
 from pneumo_imbalance.block import xray_dataloaders
 from pneumo_imbalance.data import scan_images
 from pneumo_imbalance.image import open_image
 from pneumo_imbalance.phantom import make_phantoms
-from pneumo_imbalance.presize import presize
+from pneumo_imbalance.presize import clear_presized, presize
 from pneumo_imbalance.sampling import BalancedSampler
 from pneumo_imbalance.split import split_valid
 
@@ -18,24 +19,23 @@ def images(tmp_path_factory):
     return d/'df.pkl'
 
 build = """
-import resource, sys, time
+import resource, signal, sys, time
 import pandas as pd
-import pneumo_imbalance.presize as m
-read, wait, limit = m._read_square, float(sys.argv[2]), int(sys.argv[3])
-def slowly(*args):
+from pneumo_imbalance.core import cache_folder
+from pneumo_imbalance.image import open_image
+from pneumo_imbalance.store import keep_squares
+wait, limit = float(sys.argv[2]), int(sys.argv[3])
+def draw(file):
     time.sleep(wait)
-    return read(*args)
-m._read_square = slowly
+    return open_image(file, least=48).resize((48, 48), 2)
 if limit:
-    import signal
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-images = m.presize(pd.read_pickle(sys.argv[1]), size=48, channels=1, n_workers=2)
-print(len(images))
+print(len(keep_squares(cache_folder()/'presized/48-squish-1', pd.read_pickle(sys.argv[1]), draw, (48, 48), n_workers=2)[1]))
 """
 
 def builder(images, cache, wait=0., limit=0):
-    "A process that presizes the images of a table"
+    "A process that does what presize does to the images of a table, and needs no torch to be imported"
     env = dict(os.environ, PNEUMO_CACHE=str(cache), TQDM_DISABLE='1')
     return subprocess.Popen([sys.executable, '-c', build, str(images), str(wait), str(limit)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -49,9 +49,14 @@ def check(images, cache, monkeypatch):
     assert (made[df] == want).all()
     return made
 
+def begun(p, store):
+    "Wait until the first squares are in the store"
+    while p.poll() is None and not ((store/'images-0.bin').exists() and (store/'images-0.bin').stat().st_size): time.sleep(.02)
+    assert p.poll() is None, p.communicate()
+
 def test_killed_half_way_goes_on(images, tmp_path, monkeypatch):
     p, store = builder(images, tmp_path, wait=.01), tmp_path/'presized/48-squish-1'
-    while not (store/'images-0.bin').exists() or not (store/'images-0.bin').stat().st_size: time.sleep(.02)
+    begun(p, store)
     time.sleep(.3)
     p.send_signal(signal.SIGKILL)
     p.wait()
@@ -72,8 +77,31 @@ def test_two_at_once_build_once(images, tmp_path, monkeypatch):
 def test_full_disk_is_one_sentence(images, tmp_path, monkeypatch):
     p = builder(images, tmp_path, limit=300*48**2)
     err = p.communicate(timeout=120)[1].strip().splitlines()
-    assert p.returncode == 1 and 'expected to keep 600 presized images' in err[-1] and 'free some space' in err[-1], err
+    assert p.returncode == 1 and 'expected to keep pictures' in err[-1] and 'free some space' in err[-1], err
     check(images, tmp_path, monkeypatch)
+
+def test_clearing_leaves_what_another_process_fills(images, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv('PNEUMO_CACHE', str(tmp_path))
+    p = builder(images, tmp_path, wait=.01)
+    begun(p, tmp_path/'presized/48-squish-1')
+    assert clear_presized() == 0 and '1 folders' in capsys.readouterr().out
+    out = p.communicate(timeout=120)
+    assert p.returncode == 0, out
+    assert clear_presized() == len(check(images, tmp_path, monkeypatch))*48**2
+
+def test_store_removed_by_hand_is_one_sentence(images, tmp_path):
+    p = builder(images, tmp_path, wait=.01)
+    begun(p, tmp_path/'presized/48-squish-1')
+    shutil.rmtree(tmp_path/'presized/48-squish-1')
+    err = p.communicate(timeout=120)[1].strip().splitlines()
+    assert p.returncode == 1 and 'begin again, for somebody removed it' in err[-1], err
+
+def test_changed_image_keeps_the_others(images, tmp_path, monkeypatch):
+    monkeypatch.setenv('PNEUMO_CACHE', str(tmp_path))
+    df = pd.read_pickle(images)
+    with pytest.raises(ValueError, match='other bytes; scan the images again .so it is with 2 of 600'):
+        presize(df.assign(digest=['0', '1', *df.digest[2:]]), size=48, channels=1)
+    with patch('pneumo_imbalance.store.read_square', side_effect=AssertionError('drawn again')): presize(df[2:], size=48, channels=1)
 
 @pytest.fixture
 def both_ways(images, tmp_path, monkeypatch):
