@@ -28,9 +28,9 @@ def _draw(ranges, rng):
     return SimpleNamespace(**{k: float(rng.uniform(*lohi)) for k,lohi in ranges.items()})
 
 # %% ../nbs/01_anatomy.ipynb #2d7d71de
-_ANATOMY = dict(wide=(.94,1.06), fat=(1.07,1.2), apex=(-.8,-.68), base=(.6,.74), dome=(.24,.36), lift=(.02,.1), heart=(.86,1.12), heart_x=(.03,.12),
-    knob=(.05,.1), pedicle=(.14,.2), gap=(.128,.15), slope=(.8,1.2), rib=(.024,.031), bone=(.75,1.2), vessels=(.6,1.3), haze=(.5,1.5),
-    collar=(.06,.2), head=(-1.5,-1.16), arm=(-.9,.4), trachea=(.036,.05), gas=(0,1))
+_ANATOMY = dict(wide=(.94,1.06), fat=(1.07,1.2), apex=(-.8,-.68), base=(.6,.74), dome=(.24,.36), lift=(.02,.1), heart=(.86,1.12),
+    heart_x=(.03,.12), knob=(.05,.1), pedicle=(.14,.2), gap=(.128,.15), slope=(.8,1.2), rib=(.024,.031), bone=(.75,1.2), vessels=(.6,1.3),
+    haze=(.5,1.5), collar=(.06,.2), head=(-1.5,-1.16), arm=(-.9,.4), trachea=(.036,.05), gas=(0,1))
 _POSE = dict(angle=(-.05,.05), dx=(-.08,.08), dy=(-.06,.06), zoom=(.94,1.06), turn=(-1,1), breath=(-1,1),
     beam=(2.6,4.2), veil=(.005,.03), mean=(.42,.55), noise=(.012,.04), blur=(.2,1.), frame=(-.06,.07))
 

@@ -24,11 +24,15 @@ def _check_member(name, kind):
     parts = PurePosixPath(name.replace('\\', '/'))
     if parts.is_absolute() or '..' in parts.parts or re.match(r'[A-Za-z]:', name) or '\0' in name or not parts.parts and kind != 'folder':
         raise _Refused(f"expected members inside the archive's folder, found {name!r}; don't unpack this archive")
-    if len(parts.parts) > _deepest: raise _Refused(f"expected folders at most {_deepest} deep, found {name[:40]!r}… {len(parts.parts)} deep; don't unpack this archive")
-    if kind not in ('file', 'folder'): raise _Refused(f"expected files and folders only, found {name!r}, a {kind}; unpack it by hand if you trust it")
+    if (n := len(parts.parts)) > _deepest:
+        raise _Refused(f"expected folders at most {_deepest} deep, found {name[:40]!r}… {n} deep; don't unpack this archive")
+    if kind not in ('file', 'folder'):
+        raise _Refused(f"expected files and folders only, found {name!r}, a {kind}; unpack it by hand if you trust it")
 
 def _check_room(n, size, max_files, max_bytes):
-    if n > max_files or size > max_bytes: raise _Refused(f"expected at most {max_files:,} files and {max_bytes/1e9:g} GB, found more; raise max_files or max_bytes if you trust the archive")
+    if n <= max_files and size <= max_bytes: return
+    most = f'{max_files:,} files and {max_bytes/1e9:g} GB'
+    raise _Refused(f"expected at most {most}, found more; raise max_files or max_bytes if you trust the archive")
 
 # %% ../nbs/03_archive.ipynb #a40e7c93
 def _directory(f):
@@ -47,7 +51,7 @@ def _check_directory(archive):
     "Raise unless the directory of a zip fits into 400 MB"
     with open(archive, 'rb') as f: data = _directory(f)
     if 2*len(data) + 500*(n := data.count(b'PK\1\2')) > 4e8:
-        raise _Refused(f"expected a zip whose list of members takes 400 MB of memory at most, found about {n:,} members; unpack it by hand if you trust it")
+        raise _Refused(f"expected a list of members that takes 400 MB at most, found one of about {n:,}; unpack it by hand if you trust it")
 
 # %% ../nbs/03_archive.ipynb #94ef60d8
 def _zip_kind(o):
@@ -126,10 +130,11 @@ def _explained(archive):
     "What the readers of zip and tar say, in a sentence; errors of the disk pass"
     try: yield
     except _Refused as e: raise ValueError(*e.args) from None
-    except UnicodeError: raise ValueError(f"expected names of members in UTF-8, found other bytes in {archive.name}; pack it again") from None
+    except UnicodeError: raise ValueError(f"expected names in UTF-8, found other bytes in {archive.name}; pack it again") from None
     except Exception as e:
         if isinstance(e, MemoryError) or getattr(e, 'errno', None) is not None: raise
-        raise ValueError(f"expected a whole zip or tar file, found {archive.name} damaged or of another kind ({e or type(e).__name__}); download it again") from None
+        found = f'{archive.name} damaged or of another kind ({str(e) or type(e).__name__})'
+        raise ValueError(f"expected a whole zip or tar file, found {found}; download it again") from None
 
 def extract(
     archive, # A zip or tar file (gz, bz2, xz)
@@ -137,10 +142,12 @@ def extract(
     max_bytes=50e9, # Most bytes it may unpack to
     max_files=1_000_000 # Most members it may have
 ) -> Path: # `dest`
-    "Unpack an archive of images below `dest`, whole or not at all; refuses what would write elsewhere, links and bombs. Damage shows in all but a plain tar and an xz without checks: they have no checksums of their files' bytes"
+    "Unpack an archive below `dest`, whole or not at all; raises ValueError for what is damaged or a bomb, or would write elsewhere, and OSError"
     archive, dest = Path(archive), Path(dest)
     if not archive.is_file(): raise FileNotFoundError(f"expected a zip or tar file, found nothing at {archive}; check the path")
     try:
         with deliver(dest) as tmp, _explained(archive): _unpack_any(archive, tmp, max_bytes, max_files)
-    except OSError as e: raise OSError(e.errno, f"expected to unpack {archive.name} below {dest}, found: {e.strerror or e}; mend that and try again") from None
+    except OSError as e:
+        found = e.strerror or e
+        raise OSError(e.errno, f"expected to unpack {archive.name} below {dest}, found: {found}; mend that and try again") from None
     return dest

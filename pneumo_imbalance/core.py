@@ -111,13 +111,14 @@ def write_whole(
 def _check_dest(dest):
     "Raise unless `dest` is free: absent or an empty folder"
     if dest.exists() and not dest.is_dir(): raise ValueError(f'dest must be a folder to create, but {dest} is a file: choose another name.')
-    if dest.exists() and any(dest.iterdir()): raise ValueError(f'dest must be absent or empty, but {dest} holds files: choose another folder.')
+    if dest.exists() and any(dest.iterdir()):
+        raise ValueError(f'dest must be absent or empty, but {dest} holds files: choose another folder.')
 
 @contextmanager
 def deliver(
     dest # Folder to create; must be absent or empty
 ):
-    "Inside the `with` block a hidden folder to fill, which becomes `dest` at the end, whole or not at all; raises ValueError if `dest` is in use"
+    "A hidden folder to fill inside `with`, which becomes `dest` at the end, whole or not at all; raises ValueError if `dest` is in use"
     dest = Path(dest).absolute()
     _check_dest(dest)
     dest.parent.mkdir(parents=True, exist_ok=True)
@@ -135,7 +136,8 @@ def cache_folder() -> Path: # An existing folder; OSError where it can't be made
     home = os.environ.get('XDG_CACHE_HOME') or os.environ.get('LOCALAPPDATA') or Path.home()/'.cache'
     path = Path(os.environ.get('PNEUMO_CACHE') or Path(home)/'pneumo_imbalance').expanduser()
     try: path.mkdir(parents=True, exist_ok=True)
-    except OSError as e: raise OSError(e.errno, f"expected a cache folder, found {path} can't be made ({e.strerror}); set PNEUMO_CACHE to another one") from None
+    except OSError as e:
+        raise OSError(e.errno, f"expected a cache folder, found {path} can't be made ({e.strerror}); set PNEUMO_CACHE to another one") from None
     return path
 
 # %% ../nbs/00_core.ipynb #8072525d
@@ -150,7 +152,7 @@ def _epoch_line(learn):
 def quiet(
     learn # A fastai `Learner`
 ):
-    "Inside the `with` block a learner draws no bars where nobody watches stdout: a line an epoch, and none where the environment has IN_TEST"
+    "Inside `with` a learner draws no bars where nobody watches stdout: it prints a line an epoch, and none where the environment has IN_TEST"
     if 'IN_TEST' in os.environ:
         with learn.no_bar(), redirect_stdout(io.StringIO()): yield
     elif _watched(sys.stdout): yield

@@ -14,7 +14,7 @@ from PIL import Image
 
 # %% ../nbs/09_header.ipynb #8fd8a9ff
 MAX_PIXELS, MAX_MEMORY = 50_000_000, 250_000_000
-_bytes_a_pixel = {'1': 5, 'L': 5, 'P': 6, 'RGB': 8} | {o: 7 for o in ('I;16', 'I;16B', 'I;16L')}
+_bytes_a_pixel = {'1': 5, 'L': 5, 'P': 6, 'RGB': 8, 'I;16': 7, 'I;16B': 7, 'I;16L': 7, 'LA': 13, 'PA': 13, 'La': 13, 'RGBa': 13}
 
 def _check_size(width, height, need=0):
     if width*height > MAX_PIXELS or need > MAX_MEMORY: raise ValueError(f"too large ({width} × {height} pixels)")
@@ -24,7 +24,7 @@ def memory(
     extra=0 # Bytes that its decoder takes
 ) -> int: # Bytes
     "What it takes to decode, turn and convert a picture of this size and mode"
-    return im.width*im.height*_bytes_a_pixel.get(im.mode, 9) + extra
+    return im.width*im.height*(13 if 'transparency' in im.info else _bytes_a_pixel.get(im.mode, 9)) + extra
 
 # %% ../nbs/09_header.ipynb #5977540f
 _stray = re.compile(rb'\xff[^\x00\xd0-\xd7\xff]')
@@ -45,7 +45,8 @@ def _jpeg_marks(data):
 
 def _jpeg_head(data, marks):
     "What comes before the first scan, without the notes that turn nothing"
-    return data[:2] + b''.join(data[i : i+2+int.from_bytes(data[i+2:i+4])] for k,i in marks if k not in _notes or k == 0xe1 and data[i+4:i+8] == b'Exif')
+    kept = [i for k,i in marks if k not in _notes or k == 0xe1 and data[i+4:i+8] == b'Exif']
+    return data[:2] + b''.join(data[i : i+2+int.from_bytes(data[i+2:i+4])] for i in kept)
 
 # %% ../nbs/09_header.ipynb #e720a1cf
 def _lacks_bits(data, frame, scans):
@@ -173,7 +174,7 @@ def _strip_bytes(im):
     "Bytes of the largest strip or tile of a compressed TIFF"
     if not im.use_load_libtiff: return 0
     w, h = im.tag_v2.get(322, im.tag_v2[256]), im.tag_v2.get(323) or min(im.tag_v2.get(278, 1 << 32), im.tag_v2[257])
-    return w*h*max(4, sum(im.tag_v2.get(258, (1,)))//8)
+    return w*h*(4 if im.tag_v2.get(262) == 6 else max(1, sum(im.tag_v2.get(258, (1,)))//8))
 
 # %% ../nbs/09_header.ipynb #c6e7d2a4
 def _as_it_is(data): return data, 0
@@ -183,25 +184,27 @@ def _gif(data):
     if len(data) > 8e6: raise ValueError(f"too large ({len(data)/1e6:.1f} MB of GIF)")
     return data, 0
 
-_formats = {b'\xff\xd8\xff': ('JPEG', _jpeg), b'\x89PNG\r\n\x1a\n': ('PNG', _png), b'RIFF': ('WEBP', _webp), b'GIF8': ('GIF', _gif), b'BM': ('BMP', _as_it_is),
-    **{o: ('TIFF', _tiff) for o in (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')}, **{b'P%d' % i: ('PPM', _as_it_is) for i in range(1, 7)},
-    **{o: ('JPEG2000', _j2k) for o in (b'\xff\x4f\xff\x51', b'\0\0\0\x0cjP  ')}}
+_looks = dict(JPEG=_jpeg, PNG=_png, WEBP=_webp, GIF=_gif, BMP=_as_it_is, TIFF=_tiff, JPEG2000=_j2k, PPM=_as_it_is)
+_starts = dict(JPEG=(b'\xff\xd8\xff',), PNG=(b'\x89PNG\r\n\x1a\n',), WEBP=(b'RIFF',), GIF=(b'GIF8',), BMP=(b'BM',),
+    TIFF=(b'II*\0', b'MM\0*', b'II+\0', b'MM\0+'), JPEG2000=(b'\xff\x4f\xff\x51', b'\0\0\0\x0cjP  '),
+    PPM=(b'P1', b'P2', b'P3', b'P4', b'P5', b'P6'))
 
 # %% ../nbs/09_header.ipynb #d5e2b8a0
 def _check_picture(im, data, extra):
     "Raise ValueError for what is too large, too slow, or more than one picture"
     _check_size(*im.size, memory(im, extra))
     slow = im.tile and im.tile[0][0] in ('ppm', 'ppm_plain', 'bmp_rle')
-    if slow and max(len(data), im.width*im.height*len(im.getbands())) > 8e6: raise ValueError(f"too large ({im.width} × {im.height} pixels in a slow format)")
+    if slow and max(len(data), im.width*im.height*len(im.getbands())) > 8e6:
+        raise ValueError(f"too large ({im.width} × {im.height} pixels in a slow format)")
     if getattr(im, 'is_animated', False): raise ValueError('more than one picture')
 
 def open_header(
     data # The bytes of an image file
 ) -> tuple: # The image, opened by Pillow and not yet decoded; the bytes that its decoder takes, for `memory`
     "Open an image file whose parts are all there; raises OSError or ValueError for what is none, cut, too large or more than one picture"
-    name, look = next((v for k,v in _formats.items() if data.startswith(k)), (None, None))
+    name = next((k for k,v in _starts.items() if data.startswith(v)), None)
     if not name: raise Image.UnidentifiedImageError('not an image')
-    looked, extra = look(data)
+    looked, extra = _looks[name](data)
     im = Image.open(io.BytesIO(looked), formats=[name])
     extra += len(looked)*(looked is not data) + (_strip_bytes(im) if name == 'TIFF' else 0)
     _check_picture(im, data, extra)

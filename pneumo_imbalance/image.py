@@ -8,7 +8,7 @@ Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/image.html.md"""
 __all__ = ['MAX_BYTES', 'SUFFIXES', 'read_bytes', 'open_image', 'measure_image', 'measure_images']
 
 # %% ../nbs/10_image.ipynb #734b0c1d
-import hashlib, os, stat, threading, zlib
+import ctypes, hashlib, os, stat, threading, zlib
 from contextlib import contextmanager
 
 import numpy as np, pandas as pd
@@ -21,11 +21,18 @@ from .header import MAX_MEMORY, memory, open_header, with_noise
 # %% ../nbs/10_image.ipynb #90fb3ad6
 MAX_BYTES = 75_000_000 # A copy without notes may take as much again
 
+def _trim():
+    "Give freed memory back to the system, where the C library can"
+    try: ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError): pass
+
+# %% ../nbs/10_image.ipynb #e7d31f60
 class _Budget:
     "A number of bytes that threads share; who asks for more than is left waits"
     def __init__(self, total): self.left, self.changed = total, threading.Condition()
 
     def _give(self, n):
+        if n > 3e7: _trim()
         with self.changed:
             self.left += n
             self.changed.notify_all()
@@ -48,14 +55,16 @@ def _strips(im):
 
 def _range(im):
     "The values of a picture of wide integers or floats that become black and white"
-    parts = [o[np.isfinite(o)] for _,o in _strips(im)]
-    lo, hi = (float(f(f(o) for o in parts if o.size)) if any(o.size for o in parts) else 0. for f in (min, max))
+    ends = [(o.min(), o.max()) for _,x in _strips(im) if (o := x[np.isfinite(x)]).size] or [(0, 0)]
+    lo, hi = float(min(o for o,_ in ends)), float(max(o for _,o in ends))
     return (lo, hi) if im.mode == 'F' or lo < 0 else (0., 2.**next(b for b in (8, 10, 12, 14, 16, 32) if hi < 2**b) - 1)
 
 def _to_8bit(im):
     "A picture of wide integers or floats as 8-bit gray"
     (lo, hi), out = _range(im), Image.new('L', im.size)
-    def scaled(x): return ((np.nan_to_num(x.astype('f8'), nan=lo, posinf=lo, neginf=lo) - lo)*(255/((hi - lo) or 1))).round().astype(np.uint8)
+    def scaled(x):
+        x = np.nan_to_num(x.astype('f8'), nan=lo, posinf=lo, neginf=lo)
+        return ((x - lo)*(255/((hi - lo) or 1))).round().astype(np.uint8)
     table = scaled(np.arange(1 << 16)) if lo == 0 and hi < 1 << 16 and im.mode != 'F' else None
     for y,x in _strips(im): out.paste(Image.fromarray(scaled(x) if table is None else table[x]), (0, y))
     return out
@@ -66,14 +75,16 @@ def _plain(im, mode):
     if im.mode in ('F', 'I') or im.mode.startswith('I;'): im = _to_8bit(im)
     if im.mode == 'LAB': im = im.getchannel('L')
     if im.mode in ('RGBA', 'LA', 'PA', 'La', 'RGBa') or 'transparency' in im.info:
-        im = im.convert('RGBA')
+        im = im if im.mode == 'RGBA' else im.convert('RGBA')
         black = Image.new('RGB', im.size)
         black.paste(im, mask=im)
         im = black
-    return im if im.mode == mode else im.convert('RGB' if im.mode in ('CMYK', 'P') else mode).convert(mode)
+    if im.mode in ('CMYK', 'P'): im = im.convert('RGB')
+    return im if im.mode == mode else im.convert(mode)
 
 # %% ../nbs/10_image.ipynb #d71b05a9
-_turns = dict(zip(range(2, 9), (Image.Transpose[o] for o in 'FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90'.split())))
+_kinds = 'FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90'.split()
+_turns = dict(zip(range(2, 9), (Image.Transpose[o] for o in _kinds)))
 _sideways = [_turns[o] for o in (5, 6, 7, 8)]
 
 def _turn(im):
@@ -114,7 +125,7 @@ def open_image(
     mode='L', # 'L' for gray, 'RGB' for colour
     least=None # JPEG may be decoded at a half, quarter or eighth as long as its short side keeps this many pixels; None: in full
 ) -> Image.Image: # The picture, 8 bits a channel, upright
-    "An image as an 8-bit picture: wide values scaled, turned upright as EXIF says, transparent parts black; raises OSError or ValueError for what is none"
+    "An image as an 8-bit picture: wide values scaled, upright as EXIF says, transparent parts black; raises OSError or ValueError for what is none"
     if hasattr(path, 'read'): return _picture(path.read(), mode, least)[0]
     with _contents(path) as data: return _picture(data, mode, least)[0]
 
@@ -135,8 +146,8 @@ def _prove(data):
     if noisy and _checksum(data) != _checksum(noisy): raise OSError('truncated')
 
 # %% ../nbs/10_image.ipynb #7c90d3ab
-_known_problems = {Image.UnidentifiedImageError: 'not an image', FileNotFoundError: 'file not found', PermissionError: 'no permission to read',
-    MemoryError: 'too large', Image.DecompressionBombError: 'too large'}
+_known_problems = {Image.UnidentifiedImageError: 'not an image', FileNotFoundError: 'file not found',
+    PermissionError: 'no permission to read', MemoryError: 'too large', Image.DecompressionBombError: 'too large'}
 
 def _problem(e):
     "A decoding error in a few words"

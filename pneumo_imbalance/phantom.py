@@ -54,7 +54,8 @@ def _collimate(im, p, rng):
     return im
 
 # %% ../nbs/02_phantom.ipynb #31598a28
-_LETTERS = dict(R=((0,0,0,1),(0,0,.4,0),(.4,0,.52,.13),(.52,.13,.52,.37),(.52,.37,.4,.5),(0,.5,.4,.5),(.2,.5,.56,1)), L=((0,0,0,1),(0,1,.5,1)))
+_LETTERS = dict(L=((0,0,0,1),(0,1,.5,1)),
+    R=((0,0,0,1),(0,0,.4,0),(.4,0,.52,.13),(.52,.13,.52,.37),(.52,.37,.4,.5),(0,.5,.4,.5),(.2,.5,.56,1)))
 
 def _mark(im, rng):
     "Write R at the patient's right, L at the left, or nothing"
@@ -67,13 +68,12 @@ def _mark(im, rng):
     return np.maximum(im, .93*np.clip(1.4*ink, 0, 1))
 
 # %% ../nbs/02_phantom.ipynb #5b533495
-def _check_int(what, n):
-    "Raise unless `n` is a whole number, 0 or more"
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n<0: raise ValueError(f'{what} must be a whole number, 0 or more, got {n!r}.')
+def _check_int(what, n, least=0, of=''):
+    "Raise unless `n` is a whole number, `least` or more"
+    whole = isinstance(n, (int, np.integer)) and not isinstance(n, bool) and n>=least
+    if not whole: raise ValueError(f'{what} must be a whole number{of}, {least} or more, got {n!r}.')
 
-def _check_size(size):
-    "Raise unless `size` is a whole number, 32 or more"
-    if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size<32: raise ValueError(f'size must be a whole number of pixels, 32 or more, got {size!r}.')
+def _check_size(size): _check_int('size', size, 32, ' of pixels')
 
 def _check_opacity(opacity):
     "Raise unless `opacity` is a finite number, 0 or more"
@@ -154,7 +154,8 @@ def _plan(counts, seed):
                 kind = str(rng.choice(kinds[label], p=_MIX[len(kinds[label])])) if kinds[label] else None
                 seen[kind] += 1
                 stems = _stems(kind, seen[kind], n, images[kind], rng)
-                res += [dict(path=f'{split}/{label}/{s}.jpeg', split=split, kind=kind, patient=patient, image=i) for i,s in enumerate(stems)]
+                same = dict(split=split, kind=kind, patient=patient)
+                res += [dict(path=f'{split}/{label}/{s}.jpeg', image=i, **same) for i,s in enumerate(stems)]
                 images[kind],patient = images[kind]+n, patient+1
     return res
 

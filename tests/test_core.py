@@ -8,7 +8,8 @@ posix = pytest.mark.skipif(os.name != 'posix', reason='processes are killed othe
 def in_a_log(code, tmp_path, **env):
     "What a process writes to stdout and to stderr, both of them files, as under `nohup` or in CI"
     env = {k: v for k,v in os.environ.items() if k not in ('IN_TEST', 'TQDM_DISABLE')} | env
-    with open(tmp_path/'out', 'w') as out, open(tmp_path/'err', 'w') as err: subprocess.run([sys.executable, '-c', code], env=env, stdout=out, stderr=err, check=True, timeout=120)
+    with open(tmp_path/'out', 'w') as out, open(tmp_path/'err', 'w') as err:
+        subprocess.run([sys.executable, '-c', code], env=env, stdout=out, stderr=err, check=True, timeout=300)
     return (tmp_path/'out').read_text(), (tmp_path/'err').read_text()
 
 loops = """
@@ -69,7 +70,8 @@ def test_what_a_killed_process_left_is_cleaned_and_nothing_else(tmp_path):
         dead.wait()
         assert left.exists() and kept.exists()
         with deliver(tmp_path/'data') as tmp: (tmp/'all.txt').write_text('all')
-        assert {o.name for o in tmp_path.iterdir()} == {'data', kept.name, mine.name} and (mine/'mine').exists() and (kept/'data/part.txt').exists()
+        assert {o.name for o in tmp_path.iterdir()} == {'data', kept.name, mine.name}
+        assert (mine/'mine').exists() and (kept/'data/part.txt').exists()
     finally: living.kill()
     living.wait()
 
