@@ -142,7 +142,7 @@ def extract(
     max_bytes=50e9, # Most bytes it may unpack to
     max_files=1_000_000 # Most members it may have
 ) -> Path: # `dest`
-    "Unpack an archive below `dest`, whole or not at all; raises ValueError for what is damaged or a bomb, or would write elsewhere, and OSError"
+    "Unpack an archive below `dest`, whole or not at all; raises ValueError for what is damaged, a bomb or an attack, and OSError"
     archive, dest = Path(archive), Path(dest)
     if not archive.is_file(): raise FileNotFoundError(f"expected a zip or tar file, found nothing at {archive}; check the path")
     try:

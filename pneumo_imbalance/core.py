@@ -137,7 +137,8 @@ def cache_folder() -> Path: # An existing folder; OSError where it can't be made
     path = Path(os.environ.get('PNEUMO_CACHE') or Path(home)/'pneumo_imbalance').expanduser()
     try: path.mkdir(parents=True, exist_ok=True)
     except OSError as e:
-        raise OSError(e.errno, f"expected a cache folder, found {path} can't be made ({e.strerror}); set PNEUMO_CACHE to another one") from None
+        found = f"{path} can't be made ({e.strerror})"
+        raise OSError(e.errno, f"expected a cache folder, found {found}; set PNEUMO_CACHE to another one") from None
     return path
 
 # %% ../nbs/00_core.ipynb #8072525d
@@ -152,7 +153,7 @@ def _epoch_line(learn):
 def quiet(
     learn # A fastai `Learner`
 ):
-    "Inside `with` a learner draws no bars where nobody watches stdout: it prints a line an epoch, and none where the environment has IN_TEST"
+    "Inside `with` a learner draws no bars where nobody watches stdout: it prints a line an epoch, and none if the environment has IN_TEST"
     if 'IN_TEST' in os.environ:
         with learn.no_bar(), redirect_stdout(io.StringIO()): yield
     elif _watched(sys.stdout): yield

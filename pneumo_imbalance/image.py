@@ -125,7 +125,7 @@ def open_image(
     mode='L', # 'L' for gray, 'RGB' for colour
     least=None # JPEG may be decoded at a half, quarter or eighth as long as its short side keeps this many pixels; None: in full
 ) -> Image.Image: # The picture, 8 bits a channel, upright
-    "An image as an 8-bit picture: wide values scaled, upright as EXIF says, transparent parts black; raises OSError or ValueError for what is none"
+    "An image as an 8-bit picture: wide values scaled, upright, transparent parts black; raises OSError or ValueError for what is none"
     if hasattr(path, 'read'): return _picture(path.read(), mode, least)[0]
     with _contents(path) as data: return _picture(data, mode, least)[0]
 
