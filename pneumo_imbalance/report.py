@@ -173,18 +173,18 @@ def _results_part(job, drawn):
     notes = [html_text(f'{r.name}: {o}') for r in job.runs for o in r.scores.attrs['notes']]
     return html_section('Results', html_table(table, caption=caption), *([_each_class(job)] if several else []), *notes)
 
-# %% ../nbs/61_report.ipynb #ef1ca853
+# %% ../nbs/61_report.ipynb #fc55869d
 def _data_part(job, drawn):
     "Counts as found and as split, before and after balancing; sizes and images"
     last, k = job.runs[-1], len(job.runs[0].learn.dls.vocab)
     tables = {'as they are': job.df} | ({last.name: last.table} if len(job.runs) > 1 else {})
-    counts = [html_table(n.T.rename_axis(index=None, columns=None), caption=k) for k,n in job.counts.items()]
-    return html_section('Data', html_pair(*counts),
-        html_text(f'Training images: largest class / smallest ρ = {job.sheet.ratio:.2f}, small classes μ = {job.sheet.fraction:.2f}.',
-            f' Files used: {len(job.df):,} of {job.files:,}; others have a problem or were left out as leaks.'),
-        drawn(f"Class counts by split: {' and '.join(tables)}", lambda: plot_class_counts(tables)),
-        html_pair(drawn('Width against height of the images, by class', lambda: plot_sizes(job.df)),
-            drawn('Some of the images, with label and split', lambda: show_images(job.df, n=max(k, 6), ncols=3))))
+    counts = [html_table(n.T.rename_axis(index=None, columns=None), caption=c) for c,n in job.counts.items()]
+    words = html_text(f'Training images: largest class / smallest ρ = {job.sheet.ratio:.2f}, small classes μ = {job.sheet.fraction:.2f}.',
+        f' Files used: {len(job.df):,} of {job.files:,}; others have a problem or were left out as leaks.')
+    bars = drawn(f"Class counts by split: {' and '.join(tables)}", lambda: plot_class_counts(tables))
+    sizes = drawn('Width against height of the images, by class', lambda: plot_sizes(job.df))
+    some = drawn('Some of the images, with label and split', lambda: show_images(job.df, n=max(k, 6), ncols=3))
+    return html_section('Data', html_pair(*counts), words, bars, html_pair(sizes, some))
 
 def _audit_part(job, drawn):
     "What the leak check and the data sheet say"

@@ -10,8 +10,9 @@ __all__ = ['study', 'pneumo_study']
 # %% ../nbs/62_study.ipynb #41ae42db
 from . import __version__
 
-import errno, json, math, sys, warnings
+import errno, json, math, shutil, sys, warnings
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -22,7 +23,7 @@ from fastcore.nbio import mk_cell, nb2str, new_nb
 from fastcore.script import anno_parser
 from safetensors.torch import save as safetensors_bytes
 
-from .core import write_whole
+from .core import deliver, write_whole
 from .phantom import make_phantoms
 from .data import class_counts, class_names, positive_class, scan_images, usable
 from .split import split_test, split_valid
@@ -97,16 +98,19 @@ def _save_runs(job, folder):
         write_whole(folder/f'{file}.csv', _joined(job.runs, key).reset_index('model').to_csv(index=False))
     (folder/'models').mkdir()
     for r in job.runs: write_whole(folder/'models'/f'{r.name}.safetensors', _network(r, job))
+    if job.book is not None: _save_notebook(job, folder)
 
-# %% ../nbs/62_study.ipynb #50daf3e9
+# %% ../nbs/62_study.ipynb #ce14a23d
 def _publish(save, out):
     "Let `save` fill a hidden folder, and put what it wrote in the place of what was there"
-    with _writing(out), TemporaryDirectory(prefix='.study-', dir=out) as d:
-        save(new := Path(d))
+    with _writing(out):
+        shutil.rmtree(new := out/'.pneumo-study', ignore_errors=True)
+        with deliver(new) as folder: save(folder)
         for o in _old(out): o.unlink()
         for o in sorted(p for p in new.rglob('*') if p.is_file()):
             (to := out/o.relative_to(new)).parent.mkdir(exist_ok=True)
             o.replace(to)
+        shutil.rmtree(new)
 
 # %% ../nbs/62_study.ipynb #48376032
 _steps = """# A study of class imbalance
@@ -148,10 +152,10 @@ plot_confusion(test[last]);
 
 plot_grad_cam(runs[last], df[df.split == 'test'].sample(6, random_state={seed}));"""
 
-# %% ../nbs/62_study.ipynb #1efe3e48
-def _save_notebook(path, job, folder):
+# %% ../nbs/62_study.ipynb #5568c969
+def _save_notebook(job, folder):
     "The study as study.ipynb; a table of images goes along as images.csv"
-    s, table = job.s, isinstance(path, pd.DataFrame)
+    s, path, table = job.s, job.book, isinstance(job.book, pd.DataFrame)
     images = "read_table('images.csv')" if table else f'scan_images({str(Path(path).absolute())!r}, patient={s.patient!r})'
     tested = 'df' if job.own_test else f'split_test(df, {s.test_pct}, {s.seed})'
     words = vars(s) | dict(version=__version__, images=images, split=f'split_valid({tested}, {s.valid_pct}, {s.seed})', names=_names(s),
@@ -186,7 +190,7 @@ def _check_settings(s):
     if not s.frozen + s.unfrozen: raise ValueError("expected at least one epoch, found frozen=0 and unfrozen=0")
     if s.item_size < s.size: raise ValueError(f"expected item_size to be at least size, found item_size={s.item_size} and size={s.size}")
 
-# %% ../nbs/62_study.ipynb #9a32dbc5
+# %% ../nbs/62_study.ipynb #d8615896
 def _with_test(found, s):
     "The usable images with a test split, and whether they came with it"
     df = usable(found, ('path', 'split', 'label', 'patient'))
@@ -198,8 +202,9 @@ def _with_test(found, s):
     if lack: raise ValueError(f"expected test images of each class, found none of {', '.join(lack)}; add some, or leave that class out")
     return df, own
 
-def _prepared(found, s):
+def _prepared(path, s, notebook):
     "The study before its trainings: images checked and split"
+    found = path if isinstance(path, pd.DataFrame) else scan_images(path, patient=s.patient)
     df, own = _with_test(found, s)
     with warnings.catch_warnings(action='ignore'): leaks = check_leaks(split_valid(df, s.valid_pct, s.seed), on_leak=s.on_leak)
     print(leaks)
@@ -208,39 +213,35 @@ def _prepared(found, s):
     counts, sheet = {'As found': class_counts(found), 'As split, whole patients at a time': class_counts(leaks.df)}, audit(leaks.df, s.seed)
     print(list(counts.values())[-1].to_string(), *sheet.warnings, sep='\n', flush=True)
     return SimpleNamespace(files=len(found), counts=counts, df=leaks.df, own_test=own, leaks=leaks, sheet=sheet, positive=positive, s=s,
-        runs=[], pictures={})
+        runs=[], pictures={}, book=path if notebook else None)
 
 # %% ../nbs/62_study.ipynb #fa7fd82f
-def _finish_run(job, save, out, left):
+def _finish_run(job, out, left):
     "Save the last run of a study, then score it, then write the page; the names of the page's parts that failed"
-    _publish(save, out)
+    _publish(partial(_save_runs, job), out)
     job.runs[-1].scores = score(job.runs[-1].preds, job.positive, seed=job.s.seed)
     with _writing(out): write_whole(out/'scores.csv', _joined(job.runs, 'scores').to_csv())
     page, failed = study_page(job, left and f'The network with {left} is missing: the study was interrupted.')
     with _writing(out): write_whole(out/'report.html', page)
     return failed
 
-def _train_all(job, save, out):
+def _train_all(job, out):
     "Train baseline and remedy, and write the results after each; the names of the page's parts that failed"
     s, names = job.s, _names(job.s)
     head_epochs(remedy_recipe(job.df, s.balance, s.seed), s.balance, s.unfrozen)
     with TemporaryDirectory() as tmp:
         for balance in names:
             job.runs.append(_train(job.df, balance, s, tmp))
-            failed = _finish_run(job, save, out, '' if balance == names[-1] else s.balance)
+            failed = _finish_run(job, out, '' if balance == names[-1] else s.balance)
     return failed
 
-# %% ../nbs/62_study.ipynb #ffb4454a
+# %% ../nbs/62_study.ipynb #be9717b3
 def _study(path, out, overwrite, notebook, **settings):
     "A study; where its report lies, and the names of parts of it that failed"
     _check_settings(s := SimpleNamespace(**settings))
     out = _out_folder(out, overwrite)
-    path = _phantoms(out, s) if path is None else path
-    job = _prepared(path if isinstance(path, pd.DataFrame) else scan_images(path, patient=s.patient), s)
-    def save(folder):
-        _save_runs(job, folder)
-        if notebook: _save_notebook(path, job, folder)
-    try: failed = _train_all(job, save, out)
+    job = _prepared(_phantoms(out, s) if path is None else path, s, notebook)
+    try: failed = _train_all(job, out)
     except KeyboardInterrupt: raise KeyboardInterrupt(', '.join(r.name for r in job.runs if r.scores is not None)) from None
     print(f"\nThe report: {out/'report.html'}")
     return out/'report.html', failed

@@ -240,10 +240,12 @@ def test_no_old_report_beside_new_predictions(tmp_path, monkeypatch, when):
         try: study._publish(save, tmp_path/'out')
         except Killed: pass
         monkeypatch.undo()
-        texts = {o.name: o.read_text() for o in (tmp_path/'out').rglob('*') if o.is_file()}
+        files = [o for o in (tmp_path/'out').rglob('*') if o.is_file() and '.pneumo-study' not in o.parts]
+        texts = {o.name: o.read_text() for o in files}
         assert not ('report.html' in texts and texts.get('predictions.csv') != 'old')
         assert texts['mine.txt'] == texts['mine.safetensors'] == 'old'
     assert {k for k,v in texts.items() if v == 'new'} == {'predictions.csv', 'history.csv'} and len(texts) == 4
+    assert not list((tmp_path/'out').glob('.*'))
 
 def test_interrupted(images, tmp_path):
     out = tmp_path/'out'
