@@ -78,7 +78,9 @@ def _saved(cost, prevalence, tp, fp):
     share = ill/(ill + well) if prevalence is None else check_prevalence(prevalence)
     return cost*share*tp/ill - (1-share)*fp/well
 
-# %% ../nbs/41_calibrate.ipynb #c9520a00
+# %% ../nbs/41_calibrate.ipynb #9f424864
+def _check_threshold(t): check_number(t, 'a threshold from 0 to 1', 'choose one with choose_threshold', lambda o: 0 <= o < 1 + 1e-6)
+
 def choose_threshold(
     preds, # Predictions of validation images
     at='youden', # 'youden', or a least value of one with the most of the other: 'sensitivity>=.95', 'specificity>=.9'
@@ -105,7 +107,7 @@ def apply_threshold(
     "Predict by a threshold instead of by the most probable class; below it, an image is of the most probable of the other classes"
     classes, _, _, s = read_predictions(preds)
     k = _one_class(classes, positive, ', or use correct_prior for all of them at once')
-    check_number(threshold, 'a threshold from 0 to 1', 'choose one with choose_threshold', lambda o: 0 <= o < 1 + 1e-6)
+    _check_threshold(threshold)
     other = np.where(np.arange(len(classes)) == k, -1, s).argmax(1)
     return preds.assign(predicted=pd.Categorical.from_codes(np.where(s[:,k] >= threshold, k, other), classes))
 
@@ -119,6 +121,7 @@ def plot_threshold(
 ) -> plt.Axes: # The Axes
     "Sensitivity, specificity, PPV and NPV against the threshold"
     name, y, s = _against(preds, positive)
+    if threshold is not None: _check_threshold(threshold)
     cuts, tp, fp = _cuts(y, s)
     sens, spec, ill = tp/tp[-1], 1-fp/fp[-1], y.mean() if prevalence is None else prevalence
     lines, ax = dict(sensitivity=sens, specificity=spec) | dict(zip(('PPV', 'NPV'), predictive_values(sens, spec, ill))), new_axes(ax)
