@@ -51,7 +51,7 @@ def with_interval(
     if pd.isna(row['value']): return '–'
     return f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})".replace('-', '−')
 
-# %% ../nbs/43_findings.ipynb #7394a200
+# %% ../nbs/43_findings.ipynb #8f0c3a47
 def _difference(a, b, metric, positive, seed):
     "The row of `score_difference` for one metric; its remarks on others are left out"
     with redirect_stdout(io.StringIO()): return score_difference(a, b, positive, seed=seed).loc[metric]
@@ -66,7 +66,7 @@ def remedy_sentence(
     a, b, name = runs[0], runs[-1], _meaning[metric]
     before = main_scores(a.scores).loc[metric]
     if a is b: return f'{a.name} has a {name} of {with_interval(before)}.'
-    return f"From {a.name} to {b.name}, {change_sentence(name, before['value'], _difference(a.preds, b.preds, metric, positive, seed))}."
+    return f"From {a.name} to {b.name} (one training each), {change_sentence(name, before['value'], _difference(a.preds, b.preds, metric, positive, seed))}."
 
 # %% ../nbs/43_findings.ipynb #26735b2d
 def guess_sentence(
@@ -98,7 +98,7 @@ def threshold_sentence(
     more = _difference(moved, b.preds, what, positive, seed)
     return f"{alone} From there to {b.name}: {change_sentence(what, before + first['difference'], more)}."
 
-# %% ../nbs/43_findings.ipynb #5a6f478a
+# %% ../nbs/43_findings.ipynb #1601fffb
 def warning_sentence(
     leaks, # What `check_leaks` gave
     sheet, # What `audit` gave
@@ -119,10 +119,18 @@ def leak_sentence(
     if leaks.ok: return ''
     return 'The leak check found faults in the splits, so scores may be better than they should be: see Audit.'
 
+# %% ../nbs/43_findings.ipynb #e3a6bdec
+def _rates(runs):
+    "Where the learning rates of the first run and the last one differ, in words"
+    a, b = (r.history.groupby('stage').lr_max.max() for r in (runs[0], runs[-1]))
+    return [f'{a[k]:.1e} and {b[k]:.1e} when {k}' for k in a.index.intersection(b.index) if a[k] != b[k]]
+
 def limit_sentence(
+    runs, # Runs with the `history` of their epochs
     own_test # Did the test split come with the images?
-) -> str: # Two or three sentences
+) -> str: # A paragraph
     "What no comparison of one split and one seed can show"
     test = '' if own_test else ' The test images were drawn from the same archive as the training images.'
-    return ('This is one split and one seed: another seed can give other figures, by more than these intervals say.'
+    other = f" The learning rates differ too ({'; '.join(o)}), so not all is due to balance." if (o := _rates(runs)) else ''
+    return (f'This is one split and one seed: another seed can change or turn round these figures, by more than the intervals say.{other}'
         f'{test} Images of another hospital can give worse ones, and no figure here shows that a network judged by the disease.')

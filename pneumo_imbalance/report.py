@@ -117,13 +117,13 @@ def html_attempt(
         failed.append(what)
         return html_text(f'{what} could not be made ({type(e).__name__}: {e}). The tables beside this page are whole.', note=True)
 
-# %% ../nbs/61_report.ipynb #873c9bab
+# %% ../nbs/61_report.ipynb #1dc29b1b
 _css = '''body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:60rem;margin:0 auto;padding:1rem;overflow-wrap:anywhere}
 h1{line-height:1.2}h2{margin-top:2.5rem;border-bottom:1px solid #ccc}li{margin:.4rem 0}img{max-width:100%;height:auto}figure{margin:1rem 0}
 figcaption,.caption{font-size:.85rem;color:#555}.caption{margin:1rem 0 -.6rem}.wide{overflow-x:auto}
 table{border-collapse:collapse;font-size:.9rem;margin:1rem 0;overflow-wrap:normal}
 th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid #ddd;vertical-align:top}td{white-space:nowrap}
-th{max-width:14rem;overflow-wrap:break-word}th[scope=row],th:first-child{text-align:left}
+th{max-width:14rem;overflow-wrap:break-word}th[scope=row],th:not([scope]){text-align:left}
 .note{background:#fff4d6;border-left:4px solid #c80;padding:.6rem 1rem}.pair>div{min-width:0}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:1rem}
 @media(max-width:40rem){table{font-size:.75rem}th,td{padding:.2rem .35rem}}'''
@@ -140,7 +140,7 @@ def html_page(
         Meta(name='viewport', content='width=device-width, initial-scale=1'), Title(_leaf(title)), Style(Safe(_css)))
     return to_xml(Html(head, Body(H1(_leaf(title)), *map(_leaf, parts)), lang='en'))
 
-# %% ../nbs/61_report.ipynb #51c4535a
+# %% ../nbs/61_report.ipynb #d9b334d1
 def _looked_for(job):
     "Which class the figures are about"
     if job.positive is None: return f'{len(job.runs[0].learn.dls.vocab)} classes, each against the rest'
@@ -151,7 +151,7 @@ def _found_part(job, failed):
     runs, of = job.runs, (job.positive, job.s.seed)
     ways = dict(ranking=lambda: f"{remedy_sentence(runs, 'ROC AUC', *of)} {guess_sentence(runs)}",
         answers=lambda: remedy_sentence(runs, 'balanced accuracy', *of), threshold=lambda: threshold_sentence(runs, *of),
-        warnings=lambda: warning_sentence(job.leaks, job.sheet), limits=lambda: limit_sentence(job.own_test))
+        warnings=lambda: warning_sentence(job.leaks, job.sheet), limits=lambda: limit_sentence(runs, job.own_test))
     said = [html_attempt(f'The sentence on {k}', f, failed) for k,f in ways.items()]
     return html_section('What was found', html_text(f"The figures are about test images ({_looked_for(job)})."), html_list(said))
 
