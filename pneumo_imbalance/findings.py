@@ -51,7 +51,7 @@ def with_interval(
     if pd.isna(row['value']): return '–'
     return f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})".replace('-', '−')
 
-# %% ../nbs/43_findings.ipynb #8f0c3a47
+# %% ../nbs/43_findings.ipynb #ff2d6891
 def _difference(a, b, metric, positive, seed):
     "The row of `score_difference` for one metric; its remarks on others are left out"
     with redirect_stdout(io.StringIO()): return score_difference(a, b, positive, seed=seed).loc[metric]
@@ -66,7 +66,8 @@ def remedy_sentence(
     a, b, name = runs[0], runs[-1], _meaning[metric]
     before = main_scores(a.scores).loc[metric]
     if a is b: return f'{a.name} has a {name} of {with_interval(before)}.'
-    return f"From {a.name} to {b.name} (one training each), {change_sentence(name, before['value'], _difference(a.preds, b.preds, metric, positive, seed))}."
+    change = change_sentence(name, before['value'], _difference(a.preds, b.preds, metric, positive, seed))
+    return f'From {a.name} to {b.name} (one training each), {change}.'
 
 # %% ../nbs/43_findings.ipynb #26735b2d
 def guess_sentence(
