@@ -147,7 +147,7 @@ def _with_patients(df):
     named = as_categories(df.patient)
     lack, own = named.codes < 0, [o or f'row {i}' for i,o in enumerate(df.path if 'path' in df else ['']*len(df))]
     if lack.any(): print(f"{lack.sum():,} of {len(df):,} images have no patient: each counts as a patient of its own.")
-    return df.assign(patient=np.where(lack, own, np.asarray(named, object)).tolist())
+    return df.assign(patient=np.where(lack, np.array(own, object), np.asarray(named, object)).tolist())
 
 # %% ../nbs/12_data.ipynb #a41f0010
 def _without_problems(df):

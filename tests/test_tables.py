@@ -97,7 +97,10 @@ def same(value, want): return value == want or lacks(value) and lacks(want)
 
 # The door
 
+def one(**columns): return pd.DataFrame(dict(path='a', split='train', label='a') | columns, index=[0])
+
 @given(tables(), st.sampled_from([('path', 'split', 'label'), ('path',), ('label',)]))
+@example(one(path='\0', patient=None), ('path', 'split', 'label'))
 @or_refused
 def test_usable_is_what_one_would_do_by_hand(df, need):
     before = df.copy()
@@ -117,8 +120,6 @@ def test_tables_are_joined(a, b):
     "What is usable of two tables is usable of both in one"
     parts, both = [ours(usable, o, ('path', 'label')) for o in (a, b)], ours(usable, pd.concat([a, b]), ('path', 'label'))
     assert both.path.tolist() == [p for o in parts for p in o.path]
-
-def one(**columns): return pd.DataFrame(dict(path='a', split='train', label='a') | columns, index=[0])
 
 wrong = dict(none=None, list=[], file='table.csv', series=pd.Series([1]), empty=pd.DataFrame(), unlabelled=one().drop(columns='label'),
     paths=one(path=1), lists=one(label=[['a']]), split=one(split='holdout'), no_split=one(split=None), no_path=one(path=None),
