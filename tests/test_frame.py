@@ -32,7 +32,8 @@ def test_pages_are_in_step_with_their_notebooks(page):
 def prose(page):
     "What links stand in: a Markdown file, or the Markdown cells of a notebook"
     text = page.read_text(encoding='utf-8')
-    return text if page.suffix == '.md' else '\n'.join(''.join(c['source']) for c in json.loads(text)['cells'] if c['cell_type'] == 'markdown')
+    if page.suffix == '.md': return text
+    return '\n'.join(''.join(c['source']) for c in json.loads(text)['cells'] if c['cell_type'] == 'markdown')
 
 @pytest.mark.parametrize('page', [root/'README.md', root/'CONTRIBUTING.md', *notebooks], ids=lambda o: o.name)
 def test_links_lead_somewhere(page):

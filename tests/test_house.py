@@ -1,4 +1,4 @@
-"The keeper of the house: a notebook a module, public doors, imports downhill, short functions, plain words, pages that run as they are read."
+"The keeper of the house: a notebook a module, public doors, imports downhill, short functions, plain words, pages that run as read."
 import ast, builtins, importlib, json, re
 from functools import cache
 from pathlib import Path
@@ -110,7 +110,7 @@ def test_page_begins_as_all_do(nb):
     name = match[1] if nb in stories else nb.stem[3:]
     assert match[1] == name
     words = re.sub(r'\[!\[.*?\]\(.*?\)\]\(.*?\)|(?<=\])\([^)]*\)', '', intro).split()
-    assert second == 'markdown' and 5 < len(words) <= 120, f'the second cell: an introduction of at most 120 words, found {len(words)} words'
+    assert second == 'markdown' and 5 < len(words) <= 120, f'second cell: an introduction of at most 120 words, found {len(words)} words'
     if nb not in stories: assert cells(nb)[2][1].strip() == f'#| default_exp {name}'
 
 @pytest.mark.parametrize('nb', notebooks, ids=lambda o: o.stem)

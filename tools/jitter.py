@@ -1,4 +1,4 @@
-"Runs what trains on other processors' kernels and from other seeds, and says what fails: nothing may rest on how one small training came out."
+"Runs what trains on other kernels and from other seeds, and says what fails: nothing may rest on how one small training came out."
 import argparse, os, shutil, subprocess, sys, tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -42,8 +42,8 @@ def run(
     "The output of one run that failed, '' for one that passed"
     env = dict(os.environ, **kernels[kernel], OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads), PYTHONPATH=str(tree))
     env |= dict(PNEUMO_CACHE=str(tree/'cache'), PATH=f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}")
-    if path.suffix == '.py': cmd = [sys.executable, '-c', shift.format(seed) + pytest, '-q', '-p', 'no:cacheprovider', str(tree/'tests'/path.name)]
-    else: cmd = ['nbdev-test', str(shifted(path, seed, tree/'nbs'))]
+    test = [sys.executable, '-c', shift.format(seed) + pytest, '-q', '-p', 'no:cacheprovider', str(tree/'tests'/path.name)]
+    cmd = test if path.suffix == '.py' else ['nbdev-test', str(shifted(path, seed, tree/'nbs'))]
     out = subprocess.run(cmd, cwd=tree, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     return out.stdout.strip() if out.returncode else ''
 
@@ -51,8 +51,8 @@ def main(args):
     "All runs, a line each, and a summary; exit code 1 if one fails"
     paths = [o.resolve() for o in args.paths] or [o for p in ('nbs/[!._]*.ipynb', 'tests/*.py') for o in sorted(root.glob(p)) if trains(o)]
     jobs = list(product(paths, args.kernels or kernels, [1000*o for o in range(args.first, args.first + args.seeds)]))
-    failed = Counter()
-    with tempfile.TemporaryDirectory(prefix='pneumo_jitter_') as tmp, ThreadPoolExecutor(args.jobs or max(1, os.cpu_count()//args.threads)) as pool:
+    failed, n_jobs = Counter(), args.jobs or max(1, os.cpu_count()//args.threads)
+    with tempfile.TemporaryDirectory(prefix='pneumo_jitter_') as tmp, ThreadPoolExecutor(n_jobs) as pool:
         copy_tree(tree := Path(tmp).resolve())
         for (path,kernel,seed),says in zip(jobs, pool.map(lambda job: run(*job, args.threads, tree), jobs)):
             print(f"{'FAIL' if says else 'ok  '} {path.name}, {kernel}, seed + {seed}", *says.splitlines()[-14:], sep='\n     ', flush=True)
