@@ -8,68 +8,31 @@ Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/copies.html.md"""
 __all__ = ['thumbnails', 'standardised', 'pooled', 'near_duplicates']
 
 # %% ../nbs/20_copies.ipynb #4ee1ec28
-import os, sqlite3
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-
 import numpy as np, pandas as pd
 from fastcore.basics import chunked
 from PIL import Image
 from scipy.linalg import eigh
-from scipy.ndimage import correlate1d
+from scipy.ndimage import gaussian_filter1d
 from scipy.spatial import cKDTree
 
 from .core import cache_folder, track
 from .image import open_image
 from .data import usable
+from .store import draw_squares, keep_squares
 
 # %% ../nbs/20_copies.ipynb #148891e4
 _side = 64
 
-def _thumbnail(path):
-    "An image as 64×64 gray pixels; None where it can't be read"
-    try: return np.asarray(open_image(path, least=_side).resize((_side, _side), Image.BOX))
-    except Exception: return None
+def _thumbnail(file): return open_image(file, least=_side).resize((_side, _side), Image.BILINEAR)
 
-def _open_store(path):
-    "An SQLite connection with our one table"
-    db = sqlite3.connect(path, timeout=60)
-    db.execute(f'create table if not exists box{_side} (digest text primary key, pixels blob)')
-    db.execute(f'insert or replace into box{_side} values (?, ?)', ('probe', b''))
-    db.commit()
-    return db
-
-# %% ../nbs/20_copies.ipynb #056f39c7
-def _thumb_store():
-    "The store of thumbnails in the cache folder; one in memory where that can't be used"
-    try: return _open_store(cache_folder()/'thumbnails.sqlite')
-    except (sqlite3.Error, OSError) as e:
-        print(f"Thumbnails are not kept, for the cache can't be used ({e}).")
-        return _open_store(':memory:')
-
-def _get(db, digests):
-    "Stored thumbnails, as a dict from digest to bytes"
-    parts = (db.execute(f"select * from box{_side} where digest in ({','.join('?'*len(c))})", c) for c in chunked(digests, 900))
-    return {k: v for p in parts for k,v in p}
-
-# %% ../nbs/20_copies.ipynb #0f1362ec
-def _fill(db, images, n_workers):
-    "Decode and store the thumbnails that `db` lacks; `images` has a row a digest"
-    known, n = {d for c in chunked(images.digest, 900) for d in _get(db, c)}, 0
-    images = images[~images.digest.isin(known)]
-    with ThreadPoolExecutor(n_workers or os.cpu_count()) as ex:
-        done = zip(images.digest, track(ex.map(_thumbnail, images.path), desc='thumbnails', total=len(images)))
-        for c in chunked(done, 500):
-            db.executemany(f'insert or ignore into box{_side} values (?, ?)', [(d, t.tobytes()) for d,t in c if t is not None])
-            db.commit()
-            n += sum(t is None for _,t in c)
-    if n: print(f"{n} images can't be read now: they are compared with nothing, and stay out of the cache.")
-
-# %% ../nbs/20_copies.ipynb #8dd2b269
-def _load(db, digests):
-    "Stored thumbnails in the order of `digests`, shape (N, 64, 64); black where there is none"
-    kept = _get(db, list(dict.fromkeys(digests)))
-    return np.frombuffer(b''.join(kept.get(d, bytes(_side*_side)) for d in digests), np.uint8).reshape(-1, _side, _side)
+def _kept(images, n_workers):
+    "The thumbnails of a table with a row a digest: an array, and where each digest lies in it"
+    try: array, at, failed = keep_squares(cache_folder()/'thumbnails'/'gray', images, _thumbnail, (_side, _side), 4e9, 'thumbnails', n_workers)
+    except OSError as e:
+        print(f"Thumbnails are not kept: {e}.")
+        array, at, failed = draw_squares(images, _thumbnail, (_side, _side), 'thumbnails', n_workers)
+    if failed: print(f"{len(failed):,} images can't be read now, or changed since they were scanned: they are compared with nothing ({next(iter(failed.values()))}).")
+    return array, at
 
 # %% ../nbs/20_copies.ipynb #f2d6d18a
 def thumbnails(
@@ -77,10 +40,12 @@ def thumbnails(
     n_workers=None # Threads; None: one a core
 ) -> np.ndarray: # Shape (N, 64, 64), uint8, in the order of the usable rows
     "A gray thumbnail of each usable image, remembered by digest between runs"
-    images = usable(df, ('path', 'split', 'label', 'digest'))
-    with closing(_thumb_store()) as db:
-        _fill(db, images.drop_duplicates('digest'), n_workers)
-        return _load(db, list(images.digest))
+    images = usable(df, ('path', 'digest'))
+    array, at = _kept(images.drop_duplicates('digest'), n_workers)
+    at = at.reindex(images.digest).to_numpy(float)
+    out = np.zeros((len(at), _side, _side), np.uint8)
+    out[at >= 0] = array[at[at >= 0].astype(int)]
+    return out
 
 # %% ../nbs/20_copies.ipynb #4ed0d70f
 def standardised(
@@ -92,40 +57,6 @@ def standardised(
     n = np.linalg.norm(X, axis=1, keepdims=True)
     return np.divide(X, n, out=np.zeros_like(X), where=n > 2*X.shape[1]**.5)
 
-def _hats(scale, shift, n):
-    "Bilinear interpolation along one axis, as matrices (B, n, n); `shift` in pixels"
-    mid = (n - 1)/2
-    at = np.clip(scale[:,None]*(np.arange(n) - mid) + shift[:,None] + mid, 0, n - 1)
-    return np.maximum(1 - abs(at[...,None] - np.arange(n)), 0).astype('f4')
-
-def _stretched(T, p):
-    "Thumbnails stretched and shifted along x (p[:,0], p[:,1]) and y (p[:,2], p[:,3])"
-    return _hats(p[:,2], p[:,3], T.shape[1]) @ T @ _hats(p[:,0], p[:,1], T.shape[2]).transpose(0, 2, 1)
-
-# %% ../nbs/20_copies.ipynb #683c819e
-def _slopes(b):
-    "What shift and scale along each axis, contrast and brightness change in `b`: shape (B, pixels, 6)"
-    c = np.arange(b.shape[1], dtype='f4') - (b.shape[1] - 1)/2
-    gy, gx = np.gradient(b, axis=(1, 2))
-    return np.stack([gx*c, gx, gy*c[:,None], gy, b, np.ones_like(b)], -1).reshape(len(b), -1, 6)
-
-def _step(a, b):
-    "The Gauss–Newton step (B, 4) of the stretch that takes `b` to `a`"
-    J = _slopes(b)
-    JT = J.transpose(0, 2, 1)
-    return np.linalg.solve(JT@J + 1e-6*np.eye(6, dtype='f4'), JT@(a - b).reshape(len(a), -1, 1))[:,:4,0]
-
-def _aligned(A, B, steps=4):
-    "Best correlation of thumbnails `A` and `B`, pair by pair, as `B` is stretched towards `A`"
-    p, best = np.tile(np.array([1, 0, 1, 0], 'f4'), (len(A), 1)), np.full(len(A), -1.)
-    a = standardised(A).reshape(A.shape)
-    for _ in range(steps + 1):
-        b = standardised(_stretched(B, p)).reshape(A.shape)
-        best = np.maximum(best, (a*b).sum((1, 2)))
-        p = p + _step(a, b).clip(-6, 6)
-    return best
-
-# %% ../nbs/20_copies.ipynb #3258a8ef
 def pooled(
     T, # Thumbnails, shape (N, 64, 64)
     n=16 # Side of the smaller picture
@@ -133,21 +64,67 @@ def pooled(
     "Thumbnails shrunk by averaging"
     return T.reshape(len(T), n, _side//n, n, _side//n).mean((2, 4), dtype='f4')
 
-def _trimmed(T, rng, most=.03):
-    "Thumbnails trimmed at random by up to `most` of the side at each edge"
-    l, r, t, b = rng.uniform(0, most, (4, len(T)))
-    return _stretched(T.astype('f4'), np.stack([1 - l - r, (l - r)*_side/2, 1 - t - b, (t - b)*_side/2], 1))
+# %% ../nbs/20_copies.ipynb #683c819e
+_fine = 24
 
-def _projection(T, d=32, seed=0):
-    "The matrix (256, d) that best tells the images of a sample of thumbnails from their own trimmed copies (Fisher 1936)"
-    X, rng = standardised(pooled(T)), np.random.default_rng(seed)
-    D = np.concatenate([standardised(pooled(_trimmed(T, rng))) - X for _ in range(4)])
-    W = D.T@D/len(D)
+def _shrunk(low=0., high=0.):
+    "The matrix (24, 64) that shrinks a side of a thumbnail, trimmed by the shares `low` and `high`, and smooths it"
+    ends, k = np.linspace(low, 1 - high, _fine + 1)[:,None]*_side, np.arange(_side)
+    parts = np.minimum(ends[1:], k + 1) - np.maximum(ends[:-1], k)
+    return gaussian_filter1d(parts.clip(0)/np.diff(ends, axis=0), 1, axis=0, mode='nearest').astype('f4')
+
+def _rough(F):
+    "Small pictures without their slow changes from place to place"
+    G = gaussian_filter1d(np.eye(_fine), 3, axis=0, mode='nearest').astype('f4')
+    return F - G @ F @ G.T
+
+def _views(T, trim=.03, bright=200):
+    "Thumbnails as (N, 6, 24, 24): as they are, what trimming each edge changes, the bright parts"
+    T, (w, low, high) = T.astype('f4'), (_shrunk(), _shrunk(trim), _shrunk(0, trim))
+    A = T @ w.T
+    X, bright = w @ A, w @ (np.maximum(T - bright, 0) @ w.T)
+    return _rough(np.stack([X, w @ (T @ low.T) - X, w @ (T @ high.T) - X, low @ A - X, high @ A - X, bright], 1))
+
+# %% ../nbs/20_copies.ipynb #20000008
+def _planes(F):
+    "From views (N, 6, …): the first of them at length 1, and six vectors at right angles that span all, shape (N, 6, pixels)"
+    F = F.reshape(*F.shape[:2], -1)
+    F = F - F.mean(-1, keepdims=True)
+    n = np.linalg.norm(F[:,:1], axis=-1, keepdims=True)
+    F = F/np.where(n > .5*F.shape[-1]**.5, n, np.inf) # blank: less than half a gray level
+    return F[:,0], np.linalg.solve(np.linalg.cholesky(F @ F.transpose(0, 2, 1) + 1e-5*np.eye(6, dtype='f4')), F)
+
+def _cosines(X, V, a, b):
+    "How near picture `b` lies to the plane of `a`, or `a` to that of `b`, for arrays of rows"
+    one, two = ((V[i] @ X[j][...,None])[...,0] for i,j in ((a, b), (b, a)))
+    return np.sqrt(np.maximum((one**2).sum(1), (two**2).sum(1)))
+
+# %% ../nbs/20_copies.ipynb #2000000a
+def _coarse(get, n):
+    "The views of thumbnails 0 to n-1 at half the size, shape (1000, 6, 144), a thousand at a time"
+    for i in chunked(np.arange(n), 1000): yield _views(get(i)).reshape(len(i), 6, 12, 2, 12, 2).mean((3, 5)).reshape(len(i), 6, -1)
+
+def _all_pairs(F, least, chunk=128):
+    "Pairs of rows (i, j), i < j, of which one lies at a cosine of `least` or more to the plane of the other"
+    (X, V), found = _planes(F), []
+    for i in track(range(0, len(X), chunk), desc='comparing'):
+        P = V[i:i+chunk].reshape(-1, V.shape[-1]) @ X.T
+        near = np.square(P, out=P).reshape(-1, V.shape[1], len(X)).sum(1) >= least**2
+        found.append(np.argwhere(near) + [i, 0])
+    pairs = np.sort(np.concatenate(found), axis=1)
+    return np.unique(pairs[pairs[:,0] < pairs[:,1]], axis=0)
+
+# %% ../nbs/20_copies.ipynb #3258a8ef
+def _projection(F, d=32):
+    "The matrix (144, d) that best tells the images of a sample of views (N, 6, 144) from their copies (Fisher 1936)"
+    F = F - F.mean(-1, keepdims=True)
+    F /= np.linalg.norm(F[:,:1], axis=-1, keepdims=True) + 1e-3
+    W = np.einsum('nki,nkj->ij', F[:,1:], F[:,1:])/len(F)
     W += (.01*np.trace(W)/len(W) + 1e-9)*np.eye(len(W))
-    return eigh(np.cov(X.T), W)[1][:,::-1][:,:d].astype('f4')
+    return eigh(np.cov(F[:,0].T), W)[1][:,::-1][:,:d].astype('f4')
 
 # %% ../nbs/20_copies.ipynb #f5482766
-def _near(X, k=16, box=6., chunk=50_000):
+def _near(X, k=16, box=5., chunk=50_000):
     "Pairs (i, j), i < j, of rows of `X` within `box` of each other in each of the first 16 directions"
     order = cKDTree(X[:,:16]).indices # what is near in space becomes near in memory: half the time
     X, found = X[order,:16], []
@@ -159,44 +136,47 @@ def _near(X, k=16, box=6., chunk=50_000):
     pairs = np.unique(np.concatenate(found), axis=0)
     return pairs[pairs[:,0] < pairs[:,1]]
 
-def _candidates(X, ball=16.):
+def _neighbours(X, ball=10.):
     "Pairs of rows of `X` that may be one image: near by `_near`, and within `ball` over all directions"
-    parts = [p for p in np.array_split(_near(X), len(X)//10_000 + 1)]
+    parts = np.array_split(_near(X), len(X)//10_000 + 1)
     return np.concatenate([p[((X[p[:,0]] - X[p[:,1]])**2).sum(1) <= ball**2] for p in parts])
 
+# %% ../nbs/20_copies.ipynb #20000010
+_most = 8192
+
+def _candidates(get, n, least):
+    "Pairs of thumbnails 0 to n-1 that may be one image"
+    if n <= _most: return _all_pairs(np.concatenate(list(_coarse(get, n))), least)
+    sample = np.random.default_rng(0).permutation(n)[:2000]
+    V = _projection(np.concatenate(list(_coarse(lambda i: get(sample[i]), len(sample)))))
+    return _neighbours(np.concatenate([_planes(F)[0] @ V for F in _coarse(get, n)]))
+
+def _scores(get, pairs):
+    "The score of each pair of thumbnails"
+    out = [np.zeros(0)]
+    for p in track(np.array_split(pairs, len(pairs)//2000 + 1), desc='scoring'):
+        images, at = np.unique(p, return_inverse=True)
+        if len(p): out.append(_cosines(*_planes(_views(get(images))), *at.reshape(-1, 2).T))
+    return np.concatenate(out)
+
 # %% ../nbs/20_copies.ipynb #b4ab971f
-def _smooth(T): return correlate1d(correlate1d(T.astype('f4'), [.25, .5, .25], axis=1), [.25, .5, .25], axis=2)
-
-def _scores(db, digests, pairs):
-    "The aligned correlation of each pair of digests"
-    parts = []
-    for p in track(np.array_split(pairs, len(pairs)//256 + 1), desc='aligning'):
-        A, B = (_smooth(_load(db, list(digests[p[:,k]]))) for k in (0, 1))
-        parts.append(np.maximum(_aligned(A, B), _aligned(B, A)) if len(p) else [])
-    return np.concatenate(parts)
-
-def _like(db, digests, threshold):
-    "Pairs of digests whose images are one image, with the score"
-    sample = np.random.default_rng(0).permutation(digests)[:2000]
-    V = _projection(_load(db, list(sample)))
-    X = np.concatenate([standardised(pooled(_load(db, c)))@V for c in chunked(list(digests), 5000)])
-    seen = np.flatnonzero(abs(X).sum(1) > 0)
-    pairs = seen[_candidates(X[seen])] if len(seen) > 1 else np.empty((0, 2), int)
-    s = _scores(db, digests, pairs)
+def _like(array, at, threshold):
+    "Pairs of digests whose thumbnails are one image, with the score; `at` says where each digest lies in `array`"
+    rows, digests = at.to_numpy(), at.index.to_numpy(object)
+    def get(i): return array[rows[i]]
+    pairs = _candidates(get, len(rows), threshold - .014) if len(rows) > 1 else np.empty((0, 2), int)
+    s = _scores(get, pairs)
     return pd.DataFrame(dict(digest_a=digests[pairs[:,0]], digest_b=digests[pairs[:,1]], score=s))[s >= threshold]
 
 # %% ../nbs/20_copies.ipynb #ca1c7acd
 def near_duplicates(
     df, # A table of images
-    threshold=.99, # Least correlation of two aligned thumbnails, at most 1
+    threshold=.995, # Least score of a pair, from .97 to 1
     n_workers=None # Threads; None: one a core
 ) -> pd.DataFrame: # path_a, path_b, split_a, split_b, label_a, label_b, score; best first
-    "Pairs of files that show the same image in other bytes: re-encoded, resized, converted, brightened or trimmed by up to 3 %"
-    if not .9 <= threshold <= 1: raise ValueError(f"expected a threshold from .9 to 1, found {threshold}; chests of strangers reach .95")
+    "Pairs of files that show the same image in other bytes: re-encoded, resized, converted, brightened or darkened by up to 30 %, trimmed by up to 3 % at each edge"
+    if not .97 <= threshold <= 1: raise ValueError(f"expected a threshold from .97 to 1, found {threshold}; two images of one chest reach .99")
     rows = usable(df, ('path', 'split', 'label', 'digest')).drop_duplicates('path')
-    images = rows.drop_duplicates('digest')
-    with closing(_thumb_store()) as db:
-        _fill(db, images, n_workers)
-        pairs = _like(db, images.digest.to_numpy(object), threshold) if len(images) > 1 else pd.DataFrame(columns=['digest_a', 'digest_b', 'score'])
+    pairs = _like(*_kept(rows.drop_duplicates('digest'), n_workers), threshold)
     for k in 'ab': pairs = pairs.merge(rows[['path', 'split', 'label', 'digest']].add_suffix(f'_{k}'), on=f'digest_{k}')
     return pairs[['path_a', 'path_b', 'split_a', 'split_b', 'label_a', 'label_b', 'score']].sort_values('score', ascending=False, ignore_index=True)

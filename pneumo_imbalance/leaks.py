@@ -8,15 +8,17 @@ Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/leaks.html.md"""
 __all__ = ['LEAKS', 'LeakReport', 'LeakError', 'check_leaks']
 
 # %% ../nbs/21_leaks.ipynb #4ee1ec28
-import base64, html, io, os, warnings
+import base64, io, os, warnings
 from itertools import combinations
 from pathlib import Path, PurePosixPath
 
 import numpy as np, pandas as pd
+from fastcore.xml import Br, Figcaption, Figure, Img, Pre, Small, to_xml
 from PIL import Image
 
+from .names import SPLITS, patient_id, split_label
 from .image import measure_images, open_image
-from .data import SPLITS, patient_id, split_label, usable
+from .data import usable
 from .split import wilson_interval
 from .copies import near_duplicates
 
@@ -100,13 +102,13 @@ def _square(path, width):
     try: return open_image(path, least=width).resize((width, width))
     except Exception: return Image.new('L', (width, width))
 
-def _pair_html(row, width=150):
-    "Two images side by side as an <img>"
-    images = [_square(o, width) for o in (row.path_a, row.path_b)]
+def _pair(row, width=150):
+    "Two images side by side, as an element"
     buf = io.BytesIO()
-    Image.fromarray(np.hstack(images)).save(buf, 'JPEG', quality=70)
-    names = html.escape(f'{row.split_a} {Path(row.path_a).name} | {row.split_b} {Path(row.path_b).name}')
-    return f'<figure style="display:inline-block;margin:4px"><img alt="{names}" src="data:image/jpeg;base64,{base64.b64encode(buf.getvalue()).decode()}"><figcaption><small>{row.kind}, {row.score:.3f}<br>{names}</small></figcaption></figure>'
+    Image.fromarray(np.hstack([_square(o, width) for o in (row.path_a, row.path_b)])).save(buf, 'JPEG', quality=70)
+    names = f'{row.split_a} {Path(row.path_a).name} | {row.split_b} {Path(row.path_b).name}'
+    img = Img(alt=names, src='data:image/jpeg;base64,' + base64.b64encode(buf.getvalue()).decode())
+    return Figure(img, Figcaption(Small(f'{row.kind}, {row.score:.3f}', Br(), names)), style='display:inline-block;margin:4px')
 
 # %% ../nbs/21_leaks.ipynb #227dafcb
 class LeakReport:
@@ -131,7 +133,7 @@ class LeakReport:
 
     def _repr_html_(self):
         shown = self.table[self.table.path_b != ''].groupby('kind', sort=False).head(2).head(6)
-        return f"<pre>{html.escape(repr(self))}</pre>" + ''.join(_pair_html(o) for o in shown.itertuples())
+        return to_xml((Pre(repr(self)), *map(_pair, shown.itertuples())), indent=False)
 
 # %% ../nbs/21_leaks.ipynb #14dddcf0
 class LeakError(ValueError):
@@ -180,9 +182,10 @@ def _counted(df): return df.groupby([df.split.astype(str), df.label.astype(str)]
 
 def _against(loaded, df):
     "Classes of which the loaders hold another number than the table"
-    splits = sorted(set(loaded.split), key=SPLITS.index)
-    have, want = _counted(loaded), _counted(usable(df)).loc[splits]
-    have, want = have.reindex(have.index.union(want.index), fill_value=0), want.reindex(have.index.union(want.index), fill_value=0)
+    have, want = _counted(loaded), _counted(usable(df))
+    want = want[want.index.get_level_values(0).isin(set(loaded.split))]
+    both = have.index.union(want.index)
+    have, want = have.reindex(both, fill_value=0), want.reindex(both, fill_value=0)
     return pd.concat([_found('', []), *(_found('wrong counts', split_a=s, note=f"{s} loads {have[s, c]:,} {c}, and the table has {want[s, c]:,}")
         for s,c in have.index[have != want])])
 
@@ -229,7 +232,7 @@ def check_leaks(
     df=None, # The table that the DataLoaders should hold
     on_leak='raise', # 'raise' a LeakError, 'warn', 'drop' the training side (tables only), or 'ignore': don't look
     patient=None, # How to tell the patient of an image in DataLoaders: see `patient_id`
-    threshold=.99, # Least score of a near-duplicate: see `near_duplicates`
+    threshold=.995, # Least score of a near-duplicate: see `near_duplicates`
     n_workers=None # Threads; None: one a core
 ) -> LeakReport: # What was found; after 'drop', `df` holds the images that remain
     "Look for images and patients that stand in two splits, for one image under two labels, and for loaders that hold what they should not"
