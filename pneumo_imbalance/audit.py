@@ -1,4 +1,4 @@
-"""Leaks, label conflicts, shortcuts and shift: what makes a score look better than it is, found before training
+"""Shortcuts, shift and odd images: what a network could learn instead of the disease, found before training
 
 Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/audit.html.md"""
 
@@ -8,10 +8,11 @@ Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/audit.html.md"""
 __all__ = ['AuditReport', 'audit', 'plot_audit']
 
 # %% ../nbs/22_audit.ipynb #4ee1ec28
-import html, warnings
+import warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
+from fastcore.xml import Li, P, Safe, Ul, to_xml
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -19,8 +20,9 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from .data import COLUMNS, SPLITS, class_names, imbalance_ratio, minority_fraction, usable
-from .plot import plot_class_counts
+from .names import SPLITS
+from .data import COLUMNS, class_names, imbalance_ratio, minority_fraction, usable
+from .plot import plain, plot_class_counts
 from .copies import pooled, standardised, thumbnails
 
 # %% ../nbs/22_audit.ipynb #9bcfaa64
@@ -37,12 +39,12 @@ def _folds(y, patients, seed):
     with warnings.catch_warnings(action='ignore'): return list(StratifiedGroupKFold(int(k), shuffle=True, random_state=seed).split(y, y, patients))
 
 def _told(model, X, y, cv):
-    "Cross-validated AUROC with its interval, of the commoner against the rarer class, or the mean of each against the rest"
+    "Cross-validated AUROC with its interval, the mean of each class against the rest, and the class that it gives away most"
     with warnings.catch_warnings(action='ignore'): p = cross_val_predict(model, X, y, cv=cv, method='predict_proba')
-    kinds = np.unique(y)
-    auc = float(np.mean([roc_auc_score(y == k, p[:,i]) for i,k in enumerate(kinds)]))
-    n = min((y == k).sum() for k in kinds)
-    return auc, *_auc_interval(auc, n, len(y) - n)
+    kinds, sizes = np.unique(y, return_counts=True)
+    aucs = [roc_auc_score(y == k, p[:,i]) for i,k in enumerate(kinds)]
+    auc, n = float(np.mean(aucs)), sizes.min()
+    return auc, *_auc_interval(auc, n, len(y) - n), kinds[np.argmax(aucs)]
 
 # %% ../nbs/22_audit.ipynb #676956fd
 _enough = 10_000
@@ -55,14 +57,14 @@ def _measures(df, T):
 def _tries(tests, y, patients, seed, model):
     "A row for each of `tests`, a dict from name to features: how well they tell the classes `y`"
     cv = _folds(y, patients.reset_index(drop=True), seed)
-    rows = {k: _told(model, X, y, cv) if cv else (np.nan,)*3 for k,X in tests.items()}
-    return pd.DataFrame.from_dict(rows, orient='index', columns=['AUROC', 'low', 'high'])
+    rows = {k: _told(model, X, y, cv) if cv else (np.nan,)*3 + ('',) for k,X in tests.items()}
+    return pd.DataFrame.from_dict(rows, orient='index', columns=['AUROC', 'low', 'high', 'class'])
 
 def _shortcuts(df, F, seed):
     "How well each measure alone, and all together, predict the label outside test"
     at = np.flatnonzero(df.split != 'test')
     at = np.sort(np.random.default_rng(seed).permutation(at)[:_enough])
-    X, y = F.iloc[at], pd.factorize(df.label.iloc[at], sort=True)[0]
+    X, y = F.iloc[at], df.label.iloc[at].to_numpy(str)
     return _tries({**{c: X[[c]] for c in X}, 'all together': X}, y, df.patient.iloc[at], seed, HistGradientBoostingClassifier(max_iter=50, random_state=seed))
 
 # %% ../nbs/22_audit.ipynb #3663ad80
@@ -74,7 +76,7 @@ def _shift(df, T, seed):
         at = np.sort(rng.permutation(at)[:_enough])
         X, y = pooled(T[at]).reshape(len(at), -1), (df.split.iloc[at] == 'test').to_numpy().astype(int)
         parts.append(_tries({c: X}, y, df.patient.iloc[at], seed, model))
-    return pd.concat(parts) if parts else pd.DataFrame(columns=['AUROC', 'low', 'high'])
+    return pd.concat(parts).drop(columns='class') if parts else pd.DataFrame(columns=['AUROC', 'low', 'high'])
 
 # %% ../nbs/22_audit.ipynb #15217e5e
 def _negative(T):
@@ -104,14 +106,30 @@ def _sheet(df, F):
     return sheet.reindex([s for s in SPLITS if s in sheet.index.get_level_values(0)], level=0)
 
 # %% ../nbs/22_audit.ipynb #7d80eec9
-def _alarms(report):
-    "What in a data sheet deserves a warning, in sentences"
-    out = [f"{k} alone tells the classes apart, AUROC {r.AUROC:.2f} ({r.low:.2f} to {r.high:.2f}): a network can learn that instead of the disease."
-        for k,r in report.shortcuts.iterrows() if r.low > .6 and k != 'all together']
-    out += [f"{k} test images can be told from training images, AUROC {r.AUROC:.2f} ({r.low:.2f} to {r.high:.2f}): they come from another source, and scores on them are no measure of images like the training ones."
-        for k,r in report.shift.iterrows() if r.low > .6]
-    return out + [f"{n:,} images {'are' if k == 'blank' else 'stand out'}: {k}. Look at them." for k,n in report.odd.why.value_counts(sort=False).items()]
+def _figures(r): return f'AUROC {r.AUROC:.2f} ({r.low:.2f} to {r.high:.2f})'
 
+def _shortcut_alarms(t, several):
+    "Figures that tell the classes apart; all of them together only where they tell more than each"
+    alone = t.drop(index='all together')
+    for k,r in alone[alone.low > .6].iterrows():
+        most = f", {r['class']} above all" if several else ''
+        yield r.low, f"{k} alone tells the classes apart{most}, {_figures(r)}: a network can learn that instead of the disease."
+    r = t.loc['all together']
+    if r.low > .6 and not r.low <= alone.low.max() + .05:
+        yield r.low, f"size, mode, bytes and brightness together tell the classes apart, {_figures(r)}: a network can learn that instead of the disease."
+
+def _shift_alarms(t):
+    for k,r in t[t.low > .6].iterrows():
+        yield r.low, f"{k} test images can be told from training images, {_figures(r)}: they come from another source, and scores on them are no measure of images like the training ones."
+
+def _alarms(report):
+    "What in a data sheet deserves a warning, in sentences, the gravest first"
+    out = [*_shortcut_alarms(report.shortcuts, report.df.label.nunique() > 2), *_shift_alarms(report.shift)]
+    for k,n in report.odd.why.value_counts(sort=False).items():
+        if n: out.append((n/len(report.df), f"{n:,} images {'are' if k == 'blank' else 'stand out'}: {k}. Look at them."))
+    return [o for _,o in sorted(out, key=lambda o: -o[0])]
+
+# %% ../nbs/22_audit.ipynb #22000004
 class AuditReport:
     "What `audit` found: `sheet`, `shortcuts`, `shift` and `odd` are tables, `warnings` sentences; `df` are the images, `ratio` is ρ and `fraction` μ"
     def __init__(self,
@@ -134,9 +152,9 @@ class AuditReport:
         return '\n\n'.join([f'Training images: ρ = {self.ratio:.2f}, μ = {self.fraction:.2f}', *tables, *(f'- {o}' for o in self.warnings)])
 
     def _repr_html_(self):
-        tables = [f'<p>{html.escape(k)}</p>{t.to_html(na_rep="–", border=0)}' for k,t in self._parts().items() if len(t)]
-        says = ''.join(f'<li>{html.escape(o)}</li>' for o in self.warnings) or '<li>Nothing to warn of.</li>'
-        return f'<p>Training images: ρ = {self.ratio:.2f}, μ = {self.fraction:.2f}</p><ul>{says}</ul>' + ''.join(tables)
+        tables = [o for k,t in self._parts().items() if len(t) for o in (P(k), Safe(t.to_html(na_rep='–', border=0, escape=True)))]
+        says = Ul(*map(Li, self.warnings or ['Nothing to warn of.']))
+        return to_xml((P(f'Training images: ρ = {self.ratio:.2f}, μ = {self.fraction:.2f}'), says, *tables), indent=False)
 
 # %% ../nbs/22_audit.ipynb #5491780c
 def audit(
@@ -152,20 +170,21 @@ def audit(
 # %% ../nbs/22_audit.ipynb #a9bf9dac
 def _auc_bars(ax, table, title):
     "AUROCs as dots with intervals, chance as a line"
-    t = table.dropna()[::-1]
+    t = table.dropna(subset='AUROC')[::-1]
     ax.errorbar(t.AUROC, range(len(t)), xerr=[t.AUROC - t.low, t.high - t.AUROC], fmt='o', color='C0', capsize=3)
     ax.axvline(.5, color='gray', ls='--', lw=1)
-    ax.set(xlim=(0, 1.02), ylim=(-.6, max(len(t), 1) - .4), yticks=range(len(t)), yticklabels=t.index, title=title, xlabel='AUROC; the dashed line is chance')
+    ax.set(xlim=(0, 1.02), ylim=(-.6, max(len(t), 1) - .4), yticks=range(len(t)), yticklabels=[plain(o) for o in t.index], title=title, xlabel='AUROC; the dashed line is chance')
     if not len(t): ax.text(.5, 0, 'too few patients to tell', ha='center')
 
 def plot_audit(
     report # What `audit` gave
 ) -> plt.Figure: # Four panels
     "A data sheet as a picture: counts, brightness, shortcuts, shift"
-    fig, axs = plt.subplots(2, 2, figsize=(10, 7), dpi=80, layout='constrained')
-    F = report.measures.assign(label=report.df.label.astype(str), split=report.df.split.astype(str))
+    names = class_names(report.df)
+    fig, axs = plt.subplots(2, 2, figsize=(10, max(7, .5*len(names) + 3)), dpi=80, layout='constrained')
+    F = report.measures.assign(label=report.df.label.astype(str).map(plain), split=report.df.split.astype(str))
     plot_class_counts(report.df, axs[0,0]).set_title('images')
-    sns.boxplot(F, x='brightness', y='label', hue='split', order=class_names(report.df), hue_order=[s for s in SPLITS if s in set(F.split)], palette='Greys', ax=axs[0,1], fliersize=2)
+    sns.boxplot(F, x='brightness', y='label', hue='split', order=[plain(o) for o in names], hue_order=[s for s in SPLITS if s in set(F.split)], palette='Greys', ax=axs[0,1], fliersize=2)
     axs[0,1].set(title='mean brightness', ylabel='', xlabel='gray level, 0 to 255')
     axs[0,1].legend(title=None, frameon=False, loc='upper left', bbox_to_anchor=(1, 1))
     _auc_bars(axs[1,0], report.shortcuts, 'figures that could stand in for the disease')

@@ -78,7 +78,7 @@ def _saved(cost, prevalence, tp, fp):
     share = ill/(ill + well) if prevalence is None else check_prevalence(prevalence)
     return cost*share*tp/ill - (1-share)*fp/well
 
-# %% ../nbs/41_calibrate.ipynb #9f424864
+# %% ../nbs/41_calibrate.ipynb #cab7598d
 def _check_threshold(t): check_number(t, 'a threshold from 0 to 1', 'choose one with choose_threshold', lambda o: 0 <= o < 1 + 1e-6)
 
 def choose_threshold(
@@ -93,7 +93,7 @@ def choose_threshold(
     _, y, s = _against(preds, positive)
     if cost is not None and at != 'youden': raise ValueError(f'expected a wish or a cost, found at={brief(at)} and cost={brief(cost)}; '
         'pass one of them')
-    if cost is None and prevalence is not None: raise ValueError(f'expected a cost with the prevalence of {prevalence}, found none; '
+    if cost is None and prevalence is not None: raise ValueError(f'expected a cost with the prevalence of {brief(prevalence)}, found none; '
         'sensitivity and specificity do not depend on it')
     cuts, tp, fp = _cuts(y, s)
     worth = _worth(at, tp, fp) if cost is None else _saved(cost, prevalence, tp, fp)

@@ -13,6 +13,7 @@ from pneumo_imbalance.study import pneumo_study
 
 small = '--size 32 --item-size 48 --no-pretrained --workers 0 --bs 16 --lr-frozen .01 --lr-unfrozen .001'.split()
 quick = [*small, '--frozen', '0', '--unfrozen', '1']
+alike = ['--on-leak', 'warn'] # among digits of 8 × 8 pixels some are nearly the same
 markup = '<img src=x onerror=alert(1)>'
 terrible = [markup, r'B$\frac{$', 'NO FINDING', 'COVID-19', '2', 'total', 'None', 'NA', 'nan', 'True', '_x', '-1', '%s{}', 'macro',
     'prob_1', 'label', 'a"b\'c', 'line\nbreak', 'ä ö 肺', 'x'*100]
@@ -137,7 +138,7 @@ def test_four_uneven_classes(tmp_path, capsys, monkeypatch):
     calls = count_usable(monkeypatch)
     counts = dict(Training=dict(zip('abcd', (24, 16, 12, 8))), Testing=dict(zip('abcd', (10, 8, 6, 5))))
     data = write_digits(tmp_path/'data', counts)
-    assert pneumo_study([str(data), '--out', str(tmp_path/'out'), *quick]) == 0
+    assert pneumo_study([str(data), '--out', str(tmp_path/'out'), *quick, *alike]) == 0
     page, preds = check_page(tmp_path/'out/report.html'), read(tmp_path/'out/predictions.csv')
     assert '4 classes, each against the rest' in page.text and 'same archive' not in page.text
     assert page.tags.count('img') == 18
@@ -160,7 +161,7 @@ def test_network_is_saved_with_what_one_must_know(images, tmp_path, short):
 
 def test_flat_tree_of_three_and_its_notebook(tmp_path, capsys, monkeypatch, short):
     data = write_digits(tmp_path/'data', {'': dict(one=30, two=20, three=12)})
-    assert pneumo_study([str(data), '--out', str(tmp_path/'out'), '--test-pct', '.3', '--notebook', *quick]) == 0
+    assert pneumo_study([str(data), '--out', str(tmp_path/'out'), '--test-pct', '.3', '--notebook', *quick, *alike]) == 0
     assert 'There was no test split' in capsys.readouterr().out
     assert 'drawn from the same archive' in check_page(tmp_path/'out/report.html').text
     book = nbformat.read(tmp_path/'out/study.ipynb', 4)
@@ -195,7 +196,7 @@ def test_twenty_terrible_names(tmp_path):
 
 def test_two_terrible_names(tmp_path):
     data = write_digits(tmp_path/'data', dict(train={r'B$\frac{$': 9, markup: 30}, test={r'B$\frac{$': 5, markup: 9}))
-    args = ['--balance', 'two_phase_over', '--positive', r'B$\frac{$', *small, '--frozen', '1', '--unfrozen', '2']
+    args = ['--balance', 'two_phase_over', '--positive', r'B$\frac{$', *small, *alike, '--frozen', '1', '--unfrozen', '2']
     assert pneumo_study([str(data), '--out', str(tmp_path/'out'), *args]) == 0
     assert check_page(tmp_path/'out/report.html').text.count(r'positive: B$\frac{$') >= 6
 

@@ -1,6 +1,6 @@
 "Runs every check of `make test` in a copy of the working tree and ends with the line `N passed, N failed`."
 import argparse, os, shutil, subprocess, sys, tempfile, time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -8,6 +8,7 @@ root = Path(__file__).resolve().parents[1]
 bin_dir = Path(sys.executable).parent
 tally = dict(passed=0, failed=0)
 not_ours = '.git', '.venv', '_docs', '_proc', 'build', 'dist', 'study'
+longest = 'remedies', '62_study', '52_compare', 'pitfalls', 'tutorial', 'index', '22_audit', '33_train'
 
 def run(
     *cmd, # Command and arguments; a name alone is looked up beside this Python first
@@ -68,38 +69,53 @@ def check_style(tree):
     rc, out = run('chkstyle', '--show-rule', cwd=tree)
     report(rc == 0, 'chkstyle', out)
 
-def check_pytest(tree):
+def run_pytest(tree):
     "The tests in `tests/`, each counted by itself."
     rc, out = run(sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '--junitxml=pytest.xml', cwd=tree)
     xml = tree/'pytest.xml'
     n = dict(ElementTree.parse(xml).getroot().find('testsuite').attrib) if xml.exists() else {}
     n_bad = int(n.get('failures', 0)) + int(n.get('errors', 0)) or int(rc != 0)
     n_ok = max(0, int(n.get('tests', 0)) - n_bad - int(n.get('skipped', 0)))
-    report(rc == 0, f'pytest: {n_ok} of {n_ok + n_bad}', out, n_ok, n_bad)
+    return rc == 0, f'pytest: {n_ok} of {n_ok + n_bad}', out, n_ok, n_bad
 
-def check_wheel(tree, tmp):
+def run_wheel(tree):
     "The sdist and the wheel made from it are built; the wheel, alone in a folder, gives the whole package."
-    rc, out = run(sys.executable, '-m', 'build', '--no-isolation', '--outdir', str(tmp/'dist'), cwd=tree)
-    report(rc == 0, 'sdist and wheel', out)
-    wheel, target = str(next((tmp/'dist').glob('*.whl'), 'no wheel')), str(tmp/'target')
+    dist, target = tree.parent/'dist', str(tree.parent/'target')
+    rc, out = run(sys.executable, '-m', 'build', '--no-isolation', '--outdir', str(dist), cwd=tree)
     code = f"import pneumo_imbalance.all as m; assert m.__file__.startswith({target!r}), 'not from the wheel: ' + m.__file__"
-    rc, out = run(sys.executable, '-m', 'pip', 'install', '-q', '--no-deps', '--no-index', '--target', target, wheel, cwd=tmp)
-    if rc == 0: rc, out = run(sys.executable, '-c', code, cwd=tmp, PYTHONPATH=target)
-    report(rc == 0, 'the wheel, installed into an empty folder, imports', out)
+    if rc == 0:
+        wheel = str(next(dist.glob('*.whl'), 'no wheel'))
+        rc, out = run(sys.executable, '-m', 'pip', 'install', '-q', '--no-deps', '--no-index', '--target', target, wheel, cwd=tree.parent)
+    if rc == 0: rc, out = run(sys.executable, '-c', code, cwd=tree.parent, PYTHONPATH=target)
+    return rc == 0, 'sdist and wheel; the wheel, installed into an empty folder, imports', out
 
-def check_notebook(
+def run_notebook(
     nb): # Path of a notebook in the copied tree
-    "Runs one notebook by `nbdev-test` and saves its outputs; returns exit code, output, seconds."
-    start = time.monotonic()
+    "One notebook by `nbdev-test`, which saves its outputs."
     rc, out = run('nbdev-test', str(nb), '--save', cwd=nb.parent.parent)
-    return rc, out, time.monotonic() - start
+    return rc == 0, nb.name, out
 
-def check_notebooks(tree, strict):
-    "Every notebook runs. Stored outputs that come out differently are named, and fail the run if `strict`."
-    before = snapshot(tree/'nbs')
-    nbs = sorted((tree/'nbs').glob('[!._]*.ipynb'), reverse=True) # the stories, which take longest, first
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        for nb,(rc,out,secs) in zip(nbs, pool.map(check_notebook, nbs)): report(rc == 0, f'{nb.name} ({secs:.0f} s)', out)
+def timed(job, where):
+    "What `job` reports, its seconds in the name."
+    start = time.monotonic()
+    ok, name, *more = job(where)
+    return ok, f'{name} ({time.monotonic() - start:.0f} s)', *more
+
+def waits(nb):
+    "Where a notebook stands in the queue: those that take longest come first, or the last one would keep all waiting."
+    return longest.index(nb.stem) if nb.stem in longest else len(longest)
+
+def run_all(tree):
+    "pytest, the wheel and every notebook side by side, each process on one thread; notebooks alone write into `tree`."
+    apart = tree.parent/'apart'/tree.name
+    shutil.copytree(tree, apart)
+    nbs = sorted((tree/'nbs').glob('[!._]*.ipynb'), key=waits)
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        jobs = [pool.submit(timed, *o) for o in ((run_pytest, apart), *((run_notebook, nb) for nb in nbs), (run_wheel, apart))]
+        for job in as_completed(jobs): report(*job.result())
+
+def check_outputs(tree, before, strict):
+    "Stored outputs that come out differently are named, and fail the run if `strict`."
     run('nbdev-clean', cwd=tree)
     diff = [n for n in changed(before, snapshot(tree/'nbs')) if n.endswith('.ipynb')]
     if strict: report(not diff, 'stored outputs come out the same', ', '.join(diff))
@@ -112,9 +128,10 @@ def main(strict):
         os.environ['PNEUMO_CACHE'] = str(tmp/'cache')
         tree = tmp/root.name
         copy_tree(tree)
-        for check in (check_export, check_style, check_pytest): check(tree)
-        check_wheel(tree, tmp)
-        check_notebooks(tree, strict)
+        for check in (check_export, check_style): check(tree)
+        before = snapshot(tree/'nbs')
+        run_all(tree)
+        check_outputs(tree, before, strict)
     print(f"{tally['passed']} passed, {tally['failed']} failed")
     return int(tally['failed'] > 0)
 
