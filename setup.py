@@ -1,4 +1,4 @@
-"Hands setuptools what stands in other files: the requirement lists of settings.ini, and README.md with links that work away from the repository too."
+"Hands setuptools what stands in other files: the requirement lists of settings.ini, and README.md with links that work anywhere."
 import re, tomllib
 from configparser import ConfigParser
 from pathlib import Path

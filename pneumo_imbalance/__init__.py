@@ -2,8 +2,8 @@ __version__ = "0.1.0"
 
 import os, warnings
 
-# Idle OpenMP threads spin for work. Where other processes want the same cores (workers that decode films, a second notebook), every training step
-# then waits for them: 5.2 s a step against 0.4 s, measured on 2 shared cores. It counts only if it is set before torch is first imported.
+# Idle OpenMP threads spin for work. Where other processes want the same cores (workers that decode images, a second notebook), every
+# training step then waits for them: 5.2 s a step against 0.4 s, measured on 2 shared cores. It counts only before torch is first imported.
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 
 # fastai 2.8.12 meets this on import with today's torch; nobody who imports this package can do anything about it.
