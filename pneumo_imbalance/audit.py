@@ -1,4 +1,4 @@
-"""Shortcuts, shift and odd images: what a network could learn instead of the disease, found before training
+"""Shortcuts, shift and odd images: a data sheet of what a network could learn instead of the disease
 
 Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/audit.html.md"""
 
@@ -8,11 +8,10 @@ Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/audit.html.md"""
 __all__ = ['AuditReport', 'audit', 'plot_audit']
 
 # %% ../nbs/22_audit.ipynb #4ee1ec28
-import warnings
+import html, warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
-from fastcore.xml import Li, P, Safe, Ul, to_xml
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -20,8 +19,7 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from .names import SPLITS
-from .data import COLUMNS, class_names, imbalance_ratio, minority_fraction, usable
+from .data import COLUMNS, SPLITS, class_names, imbalance_ratio, minority_fraction, usable
 from .plot import plain, plot_class_counts
 from .copies import pooled, standardised, thumbnails
 
@@ -36,15 +34,16 @@ def _folds(y, patients, seed):
     "Up to five folds of whole patients, each with all classes; None where a class has too few patients"
     k = min(5, patients.groupby(y).nunique().min()) if len(set(y)) > 1 else 0
     if k < 2: return None
-    with warnings.catch_warnings(action='ignore'): return list(StratifiedGroupKFold(int(k), shuffle=True, random_state=seed).split(y, y, patients))
+    folds = StratifiedGroupKFold(int(k), shuffle=True, random_state=seed)
+    with warnings.catch_warnings(action='ignore'): return list(folds.split(y, y, patients))
 
 def _told(model, X, y, cv):
-    "Cross-validated AUROC with its interval, the mean of each class against the rest, and the class that it gives away most"
+    "Cross-validated AUROC with its interval, of the commoner against the rarer class, or the mean of each against the rest"
     with warnings.catch_warnings(action='ignore'): p = cross_val_predict(model, X, y, cv=cv, method='predict_proba')
-    kinds, sizes = np.unique(y, return_counts=True)
-    aucs = [roc_auc_score(y == k, p[:,i]) for i,k in enumerate(kinds)]
-    auc, n = float(np.mean(aucs)), sizes.min()
-    return auc, *_auc_interval(auc, n, len(y) - n), kinds[np.argmax(aucs)]
+    kinds = np.unique(y)
+    auc = float(np.mean([roc_auc_score(y == k, p[:,i]) for i,k in enumerate(kinds)]))
+    n = min((y == k).sum() for k in kinds)
+    return auc, *_auc_interval(auc, n, len(y) - n)
 
 # %% ../nbs/22_audit.ipynb #676956fd
 _enough = 10_000
@@ -52,20 +51,22 @@ _enough = 10_000
 def _measures(df, T):
     "What a file tells without its picture"
     n = {m: i for i,m in enumerate(sorted(set(df['mode'])))}
-    return pd.DataFrame(dict(width=df.width, height=df.height, aspect=df.width/df.height, mode=df['mode'].map(n), bytes=df.bytes, brightness=T.mean((1, 2))))
+    return pd.DataFrame(dict(width=df.width, height=df.height, aspect=df.width/df.height, mode=df['mode'].map(n), bytes=df.bytes,
+        brightness=T.mean((1, 2))))
 
 def _tries(tests, y, patients, seed, model):
     "A row for each of `tests`, a dict from name to features: how well they tell the classes `y`"
     cv = _folds(y, patients.reset_index(drop=True), seed)
-    rows = {k: _told(model, X, y, cv) if cv else (np.nan,)*3 + ('',) for k,X in tests.items()}
-    return pd.DataFrame.from_dict(rows, orient='index', columns=['AUROC', 'low', 'high', 'class'])
+    rows = {k: _told(model, X, y, cv) if cv else (np.nan,)*3 for k,X in tests.items()}
+    return pd.DataFrame.from_dict(rows, orient='index', columns=['AUROC', 'low', 'high'])
 
 def _shortcuts(df, F, seed):
     "How well each measure alone, and all together, predict the label outside test"
     at = np.flatnonzero(df.split != 'test')
     at = np.sort(np.random.default_rng(seed).permutation(at)[:_enough])
-    X, y = F.iloc[at], df.label.iloc[at].to_numpy(str)
-    return _tries({**{c: X[[c]] for c in X}, 'all together': X}, y, df.patient.iloc[at], seed, HistGradientBoostingClassifier(max_iter=50, random_state=seed))
+    X, y = F.iloc[at], pd.factorize(df.label.iloc[at], sort=True)[0]
+    model = HistGradientBoostingClassifier(max_iter=50, random_state=seed)
+    return _tries({**{c: X[[c]] for c in X}, 'all together': X}, y, df.patient.iloc[at], seed, model)
 
 # %% ../nbs/22_audit.ipynb #3663ad80
 def _shift(df, T, seed):
@@ -76,7 +77,7 @@ def _shift(df, T, seed):
         at = np.sort(rng.permutation(at)[:_enough])
         X, y = pooled(T[at]).reshape(len(at), -1), (df.split.iloc[at] == 'test').to_numpy().astype(int)
         parts.append(_tries({c: X}, y, df.patient.iloc[at], seed, model))
-    return pd.concat(parts).drop(columns='class') if parts else pd.DataFrame(columns=['AUROC', 'low', 'high'])
+    return pd.concat(parts) if parts else pd.DataFrame(columns=['AUROC', 'low', 'high'])
 
 # %% ../nbs/22_audit.ipynb #15217e5e
 def _negative(T):
@@ -89,49 +90,39 @@ def _negative(T):
 def _odd(df, T):
     "Images that stand out, with the reason"
     aspect = df.width/df.height
-    why = {'blank': T.std((1, 2)) < 5, 'looks like a negative': _negative(T), 'short side below 64 pixels': df[['width', 'height']].min(axis=1) < 64,
+    why = {'blank': T.std((1, 2)) < 5, 'looks like a negative': _negative(T),
+        'short side below 64 pixels': df[['width', 'height']].min(axis=1) < 64,
         'longer than twice its width or height': (aspect > 2) | (aspect < .5)}
-    return pd.concat([df.loc[np.asarray(v), ['path', 'split', 'label', 'width', 'height']].assign(why=k) for k,v in why.items()], ignore_index=True)
+    shown = df[['path', 'split', 'label', 'width', 'height']]
+    return pd.concat([shown[np.asarray(v)].assign(why=k) for k,v in why.items()], ignore_index=True)
 
 # %% ../nbs/22_audit.ipynb #10f45456
 def _middle(x): return f'{x.median():,.0f} ({x.min():,.0f}–{x.max():,.0f})'
 
 def _sheet(df, F):
     "Images, patients, sizes, modes, bytes and brightness by split and class"
-    F = F.assign(split=df.split.astype(str).to_numpy(), label=df.label.astype(str).to_numpy(), patient=df.patient.to_numpy(), mode=df['mode'].to_numpy())
+    F = F.assign(**{k: df[k].astype(str).to_numpy() for k in ('split', 'label', 'patient', 'mode')})
     g = F.groupby(['split', 'label'], sort=True)
     modes = g['mode'].agg(lambda o: ', '.join(f'{k} {n:,}' for k,n in o.value_counts().items()))
-    sheet = pd.DataFrame(dict(images=g.size(), patients=g.patient.nunique(), width=g.width.agg(_middle), height=g.height.agg(_middle), mode=modes,
-        kB=(g.bytes.median()/1000).round(1), brightness=g.brightness.mean().round(1), sd=g.brightness.std().round(1)))
+    sheet = pd.DataFrame(dict(images=g.size(), patients=g.patient.nunique(), width=g.width.agg(_middle), height=g.height.agg(_middle),
+        mode=modes, kB=(g.bytes.median()/1000).round(1), brightness=g.brightness.mean().round(1), sd=g.brightness.std().round(1)))
     return sheet.reindex([s for s in SPLITS if s in sheet.index.get_level_values(0)], level=0)
 
 # %% ../nbs/22_audit.ipynb #7d80eec9
-def _figures(r): return f'AUROC {r.AUROC:.2f} ({r.low:.2f} to {r.high:.2f})'
-
-def _shortcut_alarms(t, several):
-    "Figures that tell the classes apart; all of them together only where they tell more than each"
-    alone = t.drop(index='all together')
-    for k,r in alone[alone.low > .6].iterrows():
-        most = f", {r['class']} above all" if several else ''
-        yield r.low, f"{k} alone tells the classes apart{most}, {_figures(r)}: a network can learn that instead of the disease."
-    r = t.loc['all together']
-    if r.low > .6 and not r.low <= alone.low.max() + .05:
-        yield r.low, f"size, mode, bytes and brightness together tell the classes apart, {_figures(r)}: a network can learn that instead of the disease."
-
-def _shift_alarms(t):
-    for k,r in t[t.low > .6].iterrows():
-        yield r.low, f"{k} test images can be told from training images, {_figures(r)}: they come from another source, and scores on them are no measure of images like the training ones."
-
 def _alarms(report):
     "What in a data sheet deserves a warning, in sentences, the gravest first"
-    out = [*_shortcut_alarms(report.shortcuts, report.df.label.nunique() > 2), *_shift_alarms(report.shift)]
-    for k,n in report.odd.why.value_counts(sort=False).items():
-        if n: out.append((n/len(report.df), f"{n:,} images {'are' if k == 'blank' else 'stand out'}: {k}. Look at them."))
-    return [o for _,o in sorted(out, key=lambda o: -o[0])]
+    tables = report.shortcuts.drop('all together'), report.shift
+    told, shift = (t[t.low > .6].sort_values('low', ascending=False, kind='stable') for t in tables)
+    out = [f"{k} alone tells the classes apart, AUROC {r.AUROC:.2f} ({r.low:.2f} to {r.high:.2f}): "
+        "a network can learn that instead of the disease."
+        for k,r in told.iterrows()]
+    out += [f"{k} test images can be told from training images, AUROC {r.AUROC:.2f} ({r.low:.2f} to {r.high:.2f}): "
+        "they come from another source, and scores on them are no measure of images like the training ones." for k,r in shift.iterrows()]
+    odd = report.odd.why.value_counts(sort=False).items()
+    return out + [f"{n:,} images {'are' if k == 'blank' else 'stand out'}: {k}. Look at them." for k,n in odd]
 
-# %% ../nbs/22_audit.ipynb #22000004
 class AuditReport:
-    "What `audit` found: `sheet`, `shortcuts`, `shift` and `odd` are tables, `warnings` sentences; `df` are the images, `ratio` is ρ and `fraction` μ"
+    "What `audit` found: tables `sheet`, `shortcuts`, `shift`, `odd`, sentences `warnings`; `df` the images, `ratio` ρ, `fraction` μ"
     def __init__(self,
         df, # The usable images
         T, # Their thumbnails
@@ -145,16 +136,18 @@ class AuditReport:
         self.warnings = _alarms(self)
 
     def _parts(self): return {'Images': self.sheet, 'How well a figure alone predicts the label (AUROC)': self.shortcuts.round(3),
-        'How well thumbnails tell train from test (AUROC)': self.shift.round(3), 'Images that stand out': self.odd.drop(columns='path').assign(file=[Path(o).name for o in self.odd.path]).head(10)}
+        'How well thumbnails tell train from test (AUROC)': self.shift.round(3), 
+        'Images that stand out': self.odd.drop(columns='path').assign(file=[Path(o).name for o in self.odd.path]).head(10)}
 
     def __repr__(self):
         tables = [f'{k}:\n{t.to_string()}' for k,t in self._parts().items() if len(t)]
-        return '\n\n'.join([f'Training images: ρ = {self.ratio:.2f}, μ = {self.fraction:.2f}', *tables, *(f'- {o}' for o in self.warnings)])
+        first = f'Training images: ρ = {self.ratio:.2f}, μ = {self.fraction:.2f}'
+        return '\n\n'.join([first, *tables, *(f'- {o}' for o in self.warnings)])
 
     def _repr_html_(self):
-        tables = [o for k,t in self._parts().items() if len(t) for o in (P(k), Safe(t.to_html(na_rep='–', border=0, escape=True)))]
-        says = Ul(*map(Li, self.warnings or ['Nothing to warn of.']))
-        return to_xml((P(f'Training images: ρ = {self.ratio:.2f}, μ = {self.fraction:.2f}'), says, *tables), indent=False)
+        tables = [f'<p>{html.escape(k)}</p>{t.to_html(na_rep="–", border=0)}' for k,t in self._parts().items() if len(t)]
+        says = ''.join(f'<li>{html.escape(o)}</li>' for o in self.warnings) or '<li>Nothing to warn of.</li>'
+        return f'<p>Training images: ρ = {self.ratio:.2f}, μ = {self.fraction:.2f}</p><ul>{says}</ul>' + ''.join(tables)
 
 # %% ../nbs/22_audit.ipynb #5491780c
 def audit(
@@ -170,21 +163,22 @@ def audit(
 # %% ../nbs/22_audit.ipynb #a9bf9dac
 def _auc_bars(ax, table, title):
     "AUROCs as dots with intervals, chance as a line"
-    t = table.dropna(subset='AUROC')[::-1]
+    t = table.dropna()[::-1]
     ax.errorbar(t.AUROC, range(len(t)), xerr=[t.AUROC - t.low, t.high - t.AUROC], fmt='o', color='C0', capsize=3)
     ax.axvline(.5, color='gray', ls='--', lw=1)
-    ax.set(xlim=(0, 1.02), ylim=(-.6, max(len(t), 1) - .4), yticks=range(len(t)), yticklabels=[plain(o) for o in t.index], title=title, xlabel='AUROC; the dashed line is chance')
+    ax.set(xlim=(0, 1.02), ylim=(-.6, max(len(t), 1) - .4), yticks=range(len(t)), title=title, xlabel='AUROC; the dashed line is chance')
+    ax.set_yticklabels([plain(str(o)) for o in t.index])
     if not len(t): ax.text(.5, 0, 'too few patients to tell', ha='center')
 
 def plot_audit(
     report # What `audit` gave
 ) -> plt.Figure: # Four panels
     "A data sheet as a picture: counts, brightness, shortcuts, shift"
-    names = class_names(report.df)
-    fig, axs = plt.subplots(2, 2, figsize=(10, max(7, .5*len(names) + 3)), dpi=80, layout='constrained')
+    fig, axs = plt.subplots(2, 2, figsize=(10, 7), dpi=80, layout='constrained')
     F = report.measures.assign(label=report.df.label.astype(str).map(plain), split=report.df.split.astype(str))
     plot_class_counts(report.df, axs[0,0]).set_title('images')
-    sns.boxplot(F, x='brightness', y='label', hue='split', order=[plain(o) for o in names], hue_order=[s for s in SPLITS if s in set(F.split)], palette='Greys', ax=axs[0,1], fliersize=2)
+    splits, order = [s for s in SPLITS if s in set(F.split)], [plain(o) for o in class_names(report.df)]
+    sns.boxplot(F, x='brightness', y='label', hue='split', order=order, hue_order=splits, palette='Greys', ax=axs[0,1], fliersize=2)
     axs[0,1].set(title='mean brightness', ylabel='', xlabel='gray level, 0 to 255')
     axs[0,1].legend(title=None, frameon=False, loc='upper left', bbox_to_anchor=(1, 1))
     _auc_bars(axs[1,0], report.shortcuts, 'figures that could stand in for the disease')
