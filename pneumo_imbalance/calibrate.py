@@ -76,7 +76,7 @@ def _saved(cost, prevalence, tp, fp):
     ill, well = tp[-1], fp[-1]
     check_number(cost, 'a cost above 0', '5 means that one missed image is as bad as five false alarms', lambda o: 0 < o < np.inf)
     share = ill/(ill + well) if prevalence is None else check_prevalence(prevalence)
-    return cost*share*tp/ill - (1-share)*fp/well
+    return cost*share*(tp/ill) - (1-share)*(fp/well)
 
 # %% ../nbs/41_calibrate.ipynb #cab7598d
 def _check_threshold(t): check_number(t, 'a threshold from 0 to 1', 'choose one with choose_threshold', lambda o: 0 <= o < 1 + 1e-6)
