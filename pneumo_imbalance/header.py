@@ -200,12 +200,13 @@ def _check_picture(im, data, extra):
 
 def open_header(
     data # The bytes of an image file
-) -> tuple: # The image, opened by Pillow and not yet decoded; the bytes that its decoder takes, for `memory`
+) -> tuple: # The image, opened by Pillow and not decoded, `several_scans` in its `info`; what its decoder takes, for `memory`
     "Open an image file whose parts are all there; raises OSError or ValueError for what is none, cut, too large or more than one picture"
     name = next((k for k,v in _starts.items() if data.startswith(v)), None)
     if not name: raise Image.UnidentifiedImageError('not an image')
     looked, extra = _looks[name](data)
     im = Image.open(io.BytesIO(looked), formats=[name])
+    im.info['several_scans'] = name == 'JPEG' and extra > 0
     extra += len(looked)*(looked is not data) + (_strip_bytes(im) if name == 'TIFF' else 0)
     _check_picture(im, data, extra)
     return im, extra

@@ -9,7 +9,7 @@ __all__ = ['MAX_BYTES', 'SUFFIXES', 'read_bytes', 'open_image', 'measure_image',
 
 # %% ../nbs/10_image.ipynb #734b0c1d
 import ctypes, hashlib, os, stat, threading, zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np, pandas as pd
 from fastcore.basics import chunked
@@ -37,8 +37,10 @@ class _Budget:
             self.left += n
             self.changed.notify_all()
 
+    def take(self, n): return self._take(n) if n > 1e6 else nullcontext()
+
     @contextmanager
-    def take(self, n):
+    def _take(self, n):
         with self.changed:
             self.changed.wait_for(lambda: self.left >= n)
             self.left -= n
@@ -89,13 +91,27 @@ _sideways = [_turns[o] for o in (5, 6, 7, 8)]
 
 def _turn(im):
     "What turns a picture upright, as its note says; None: nothing"
+    if im.format == 'JPEG' and 'exif' not in im.info: return None
     try: return _turns.get(im.getexif().get(ExifTags.Base.Orientation))
     except Exception: return None
 
-def _picture(data, mode, least=None):
+# %% ../nbs/10_image.ipynb #6c1fd2a8
+def _checksum(data):
+    "A checksum of a picture's pixels"
+    im, extra = open_header(data)
+    with _pictures.take(memory(im, extra)):
+        crc = 0
+        for _,x in _strips(im): crc = zlib.crc32(x.tobytes(), crc)
+    return crc
+
+def _prove(data):
+    "Raise OSError if a scan of a JPEG of several scans is short"
+    if _checksum(data) != _checksum(with_noise(data)): raise OSError('truncated')
+def _picture(data, mode, least=None, prove=False):
     "An image as an 8-bit upright picture; its upright size in full, and the mode that it is stored in"
     im, extra = open_header(data)
     size, stored = im.size, im.mode
+    if prove and im.info['several_scans']: _prove(data)
     if least: im.draft(mode, (least, least))
     with _pictures.take(memory(im, extra)):
         im.load()
@@ -111,7 +127,7 @@ def _contents(path):
     kind = os.stat(path)
     if not stat.S_ISREG(kind.st_mode): raise ValueError('not a regular file')
     if kind.st_size > MAX_BYTES: raise ValueError(f"too large ({kind.st_size/1e6:,.0f} MB)")
-    with _files.take(kind.st_size), open(path, 'rb') as f: yield f.read(MAX_BYTES)
+    with _files.take(kind.st_size), open(path, 'rb') as f: yield f.read(kind.st_size)
 
 def read_bytes(
     path # A file
@@ -131,19 +147,6 @@ def open_image(
 
 # %% ../nbs/10_image.ipynb #56a55d9c
 SUFFIXES = ['.jpeg', '.jpg', '.png', '.bmp', '.tif', '.tiff', '.webp']
-
-def _checksum(data):
-    "A checksum of a picture's pixels"
-    im, extra = open_header(data)
-    with _pictures.take(memory(im, extra)):
-        crc = 0
-        for _,x in _strips(im): crc = zlib.crc32(x.tobytes(), crc)
-    return crc
-
-def _prove(data):
-    "Raise OSError if a scan of a JPEG of several scans is short"
-    noisy = with_noise(data)
-    if noisy and _checksum(data) != _checksum(noisy): raise OSError('truncated')
 
 # %% ../nbs/10_image.ipynb #7c90d3ab
 _known_problems = {Image.UnidentifiedImageError: 'not an image', FileNotFoundError: 'file not found',
@@ -166,8 +169,7 @@ def measure_image(
         with _contents(path) as data:
             row |= dict(bytes=len(data), digest=hashlib.blake2b(data, digest_size=16).hexdigest())
             if not data: raise ValueError('empty')
-            _, (w, h), mode = _picture(data, 'L', 1)
-            _prove(data)
+            _, (w, h), mode = _picture(data, 'L', 1, prove=True)
             row |= dict(width=w, height=h, mode=mode)
     except Exception as e: row['problem'] = 'broken link' if os.path.islink(path) and not os.path.exists(path) else _problem(e)
     return row
