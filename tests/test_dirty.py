@@ -41,6 +41,7 @@ def bad_images(d):
     "Write what only looks like images to `d`; name → start of its problem"
     data = (d/'gray.jpeg').read_bytes()
     frame, codes, scan = (data.index(bytes([0xff, o])) for o in (0xc0, 0xc4, 0xda))
+    # chkstyle: ignore-node
     made = {'zero.jpeg': b'', 'cut.jpeg': data[:len(data)//2], 'text.jpeg': b'this is no image',
         'bomb.png': zoo.animals()['png black bomb'][0], 'chain.tiff': zoo.chained(150_000),
         'program.jpeg': b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n%%EndComments\nshowpage\n',
@@ -184,6 +185,7 @@ def large_images(d):
     def colour(n): return Image.merge('RGB', [gray(n)]*3)
     exif = Image.Exif()
     exif[274] = 6
+    # chkstyle: ignore-node
     kinds = {'gray.png': (gray(3000), 'PNG', dict(compress_level=1)),
         'sixteen.tiff': (Image.fromarray(ramp[:2800,:2800].astype('u2')*99), 'TIFF', {}),
         'several.jpeg': (colour(2400), 'JPEG', dict(progressive=True)),
@@ -336,6 +338,7 @@ more_holes = (b'00000000001\0'*42).ljust(504, b'\0') + b'\1'.ljust(8, b'\0')
 def pax(*pairs, kind=b'x'): return block(kind, records(*pairs))
 
 version_1 = (b'GNU.sparse.major', b'1'), (b'GNU.sparse.minor', b'0'), (b'GNU.sparse.realsize', b'9')
+# chkstyle: ignore-node
 raw = {'tar holes': [(holes, 1), (more_holes, 100_000)],
     'tar pax holes': [(pax(*version_1) + block(b'0', b'', 1 << 30), 1), (b'999999999\n'*51 + b'9\n', 50_000)],
     'tar pax holes without map': [(pax(*version_1) + member, 1)], 'tar pax holes 0.1': [(pax((b'GNU.sparse.map', b'0,1,2,3')) + member, 1)],
@@ -369,6 +372,7 @@ ok, deep = ('train/NORMAL/a.jpeg', b'x'), 'a/'*1500 + 'a.jpeg'
 escapes = dict(up='../evil', deep='a/../../evil', absolute='/pneumo_evil', drive='C:/evil', backslash='..\\evil')
 attacks = {f'zip {k}': (zipped, [ok, (v, b'x')]) for k, v in escapes.items()} | {f'tar {k}': (tarred, [ok, (v, b'x')]) for k,
     v in escapes.items()}
+# chkstyle: ignore-node
 attacks |= {'zip link': (zipped, [ok, ('link', b'../..', stat.S_IFLNK | 0o777), ('link/evil', b'x')]),
     'tar link': (tarred, [ok, ('link', b'../..', tarfile.SYMTYPE), ('link/evil', b'x')]),
     'tar hard link': (tarred, [ok, ('hard', b'../../secret', tarfile.LNKTYPE)]),

@@ -58,6 +58,7 @@ def cut_at_scan(n):
     at = [i for i in range(len(several)) if several[i:i+2] == b'\xff\xda']
     return several[:at[n]] + end
 
+# chkstyle: ignore-node
 jpegs = {'gray': (jpeg, ''), 'colour': (rgb, ''), 'progressive': (several, ''),
     'progressive colour': (saved(colour, 'JPEG', progressive=True), ''), 'cmyk': (saved(gray.convert('CMYK'), 'JPEG', quality=95), ''),
     'restarts': (saved(gray, 'JPEG', restart_marker_blocks=4), ''), 'mpo': (many(gray, 'MPO', 2), ''),
@@ -118,6 +119,7 @@ def with_chunk(kind, data): return plain[:at] + chunk(kind, data) + plain[at:]
 
 def exif_chunk(n): return chunk(b'eXIf', tags([(0x112, 3, 1, n)]))
 
+# chkstyle: ignore-node
 pngs = {'png gray': (plain, ''), 'png sixteen': (saved(wide, 'PNG'), ''), 'png palette': (saved(gray.convert('P'), 'PNG'), ''),
     'png rgba': (saved(gray.convert('RGBA'), 'PNG'), ''), 'png la': (saved(gray.convert('LA'), 'PNG'), ''),
     'png one bit': (saved(gray.convert('1'), 'PNG'), ''), 'png transparent': (saved(gray.convert('P'), 'PNG', transparency=0), ''),
@@ -172,6 +174,7 @@ strange[:3] = np.array([np.nan, np.inf, -np.inf])[:,None]
 bomb = zlib.compress(bytes(50_000_000), 9)
 strips = struct.pack('<L', 8)*500_000
 
+# chkstyle: ignore-node
 tiffs = {'tiff gray': (saved(gray, 'TIFF'), ''), 'tiff sixteen': (saved(wide, 'TIFF'), ''),
     'tiff lzw': (saved(gray, 'TIFF', compression='tiff_lzw'), ''), 'tiff deflate': (saved(wide, 'TIFF', compression='tiff_deflate'), ''),
     'tiff jpeg': (saved(colour, 'TIFF', compression='jpeg'), ''), 'tiff float': (saved(Image.fromarray(floats), 'TIFF'), ''),
@@ -199,6 +202,7 @@ tiffs = {'tiff gray': (saved(gray, 'TIFF'), ''), 'tiff sixteen': (saved(wide, 'T
 
 def riff(kind, data): return b'RIFF' + (len(data) + 12).to_bytes(4, 'little') + b'WEBP' + kind + len(data).to_bytes(4, 'little') + data
 
+# chkstyle: ignore-node
 webps = {'webp': (saved(colour, 'WEBP'), ''), 'webp lossless': (saved(colour, 'WEBP', lossless=True), ''),
     'webp alpha': (saved(gray.convert('RGBA'), 'WEBP'), ''), 'webp turned': (saved(tall, 'WEBP', exif=tags([(0x112, 3, 1, 6)])), ''),
     'webp cut': (saved(colour, 'WEBP')[:500], ('not an image', 'unreadable', 'truncated')),
@@ -218,6 +222,7 @@ def j2ks():
     tiles = patched(patched(stream, 8, size.pack(5000, 5000)), 24, size.pack(1, 1))
     start = stream.index(b'\xff\x93')
     other = stream[:start] + stream[style:style+14] + stream[start:]
+    # chkstyle: ignore-node
     return {'j2k': (stream, ''), 'jp2': (saved(colour, 'JPEG2000'), ''), 'j2k sixteen': (j2k(wide), ''),
         'j2k tiles': (j2k(gray, tile_size=(64, 64)), ''), 'j2k bomb': (patched(bomb, 24, size.pack(9000, 9000)), 'too large'),
         'j2k small blocks': (j2k(gray, codeblock_size=(4, 4)), 'too large'),
@@ -237,6 +242,7 @@ def bmp(width, height, data, compression=0):
     head = struct.pack('<LHHLLllHHLLllLL', 1078 + len(data), 0, 0, 1078, 40, width, height, 1, 8, compression, 0, 0, 0, 256, 0)
     return b'BM' + head + bytes(1024) + data
 
+# chkstyle: ignore-node
 others = {'gif': (saved(gray, 'GIF'), ''), 'gif pages': (many(gray, 'GIF'), 'more than one'),
     'gif cut': (saved(gray, 'GIF')[:2000], ('truncated', 'unreadable')),
     'gif huge': (gif(65535, 65535, frame_of(65535, 65535, b'\2\2\x44\1\0')), 'too large'),
