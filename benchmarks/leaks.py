@@ -1,4 +1,4 @@
-"What the leak check finds and what it takes: copies of every kind among few and many images, the time for a folder, and for as many thumbnails as you like."
+"What the leak check finds and takes: copies of every kind among few and many images, the time for a folder and for many thumbnails."
 import argparse, json, os, platform, resource, tempfile, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,11 +31,12 @@ def everything(im, rng):
     im = light(trimmed(im, rng.uniform(0, .03, 4)), rng.uniform(.7, 1.3), rng.uniform(-10, 10))
     return resized(im, rng, *rng.uniform(.5, 2, 2)).convert(['L', 'RGB'][rng.integers(2)])
 
-kinds = {'re-encoded': lambda im, rng: im, 'half the size': lambda im, rng: resized(im, rng, .5), 'resized': lambda im, rng: resized(im, rng, *rng.uniform(.5, 2, 2)),
-    'converted': lambda im, rng: im.convert(['L', 'RGB', 'P', 'LA'][rng.integers(4)]), '30 % brighter': lambda im, rng: light(im, 1.3, 0),
-    '30 % darker': lambda im, rng: light(im, .7, 0), '× 1.2 + 10': lambda im, rng: light(im, 1.2, 10),
-    'gain and offset': lambda im, rng: light(im, rng.uniform(.7, 1.3), rng.uniform(-10, 10)), 'trimmed': lambda im, rng: trimmed(im, rng.uniform(0, .03, 4)),
-    'trimmed by 3 %': lambda im, rng: trimmed(im, .03*rng.integers(0, 2, 4)), 'all at once': everything}
+brightened = {'30 % brighter': lambda im, rng: light(im, 1.3, 0), '30 % darker': lambda im, rng: light(im, .7, 0),
+    '× 1.2 + 10': lambda im, rng: light(im, 1.2, 10), 'gain and offset': lambda im, rng: light(im, rng.uniform(.7, 1.3), rng.uniform(-10, 10))}
+shrunk = {'half the size': lambda im, rng: resized(im, rng, .5), 'resized': lambda im, rng: resized(im, rng, *rng.uniform(.5, 2, 2))}
+cut = {'trimmed': lambda im, rng: trimmed(im, rng.uniform(0, .03, 4)), 'trimmed by 3 %': lambda im, rng: trimmed(im, .03*rng.integers(0, 2, 4))}
+stored = {'re-encoded': lambda im, rng: im, 'converted': lambda im, rng: im.convert(['L', 'RGB', 'P', 'LA'][rng.integers(4)])}
+kinds = stored | shrunk | brightened | cut | {'all at once': everything}
 
 def copied(path, kind, dest, seed):
     "Write a copy of an image of one kind; its path"
@@ -94,7 +95,7 @@ def check_images(df):
     out = {}
     for how in ('thumbnails to be made', 'thumbnails cached'):
         report, secs, work = timed(check_leaks, df, on_leak='warn')
-        print(f'check_leaks, {how}: {len(df):,} images in {secs} s ({work} s of work), {len(report.table):,} findings, peak {peak():.2f} GB', flush=True)
+        print(f'check_leaks, {how}: {len(df):,} images in {secs} s ({work} s of work), {len(report.table):,} findings', flush=True)
         out[how] = dict(images=len(df), seconds=secs, work=work)
     return out
 
@@ -123,7 +124,7 @@ def search(T, n, copies=1000):
         for i in range(0, len(df), 10_000): thumbnails(df[i:i+10_000])
     pairs, secs, work = timed(near_duplicates, df)
     right = {*zip(pairs.path_a, pairs.path_b)} & {(str(i), str(n + i)) for i in range(copies)}
-    print(f'search: {n:,} thumbnails in {secs} s, {len(right)} of {copies} copies among {len(pairs):,} pairs, peak {peak():.2f} GB', flush=True)
+    print(f'search: {n:,} thumbnails in {secs} s, {len(right)} of {copies} copies among {len(pairs):,} pairs', flush=True)
     return dict(seconds=secs, work=work, found=len(right), copies=copies, pairs=len(pairs), peak_gb=round(peak(), 2))
 
 def machine():
@@ -150,5 +151,5 @@ if __name__ == '__main__':
     parser.add_argument('--images', help='folder of images; without one, phantoms alone')
     parser.add_argument('--recall', nargs='*', type=int, default=[10, 20, 50, 400, 5840], help='numbers of images to plant copies among')
     parser.add_argument('--out', type=Path, help='a JSON file for the results')
-    parser.add_argument('sizes', nargs='*', type=int, default=[10_000, 100_000], help='numbers of thumbnails to search (1000000 takes minutes and 4 GB of disk)')
+    parser.add_argument('sizes', nargs='*', type=int, default=[10_000, 100_000], help='numbers of thumbnails to search (a million: 4 GB)')
     main(parser.parse_args())

@@ -27,11 +27,14 @@ def _thumbnail(file): return open_image(file, least=_side).resize((_side, _side)
 
 def _kept(images, n_workers):
     "The thumbnails of a table with a row a digest: an array, and where each digest lies in it"
-    try: array, at, failed = keep_squares(cache_folder()/'thumbnails'/'gray', images, _thumbnail, (_side, _side), 4e9, 'thumbnails', n_workers)
+    how = _thumbnail, (_side, _side)
+    try: array, at, failed = keep_squares(cache_folder()/'thumbnails'/'gray', images, *how, 10e9, 'thumbnails', n_workers)
     except OSError as e:
         print(f"Thumbnails are not kept: {e}.")
-        array, at, failed = draw_squares(images, _thumbnail, (_side, _side), 'thumbnails', n_workers)
-    if failed: print(f"{len(failed):,} images can't be read now, or changed since they were scanned: they are compared with nothing ({next(iter(failed.values()))}).")
+        array, at, failed = draw_squares(images, *how, 'thumbnails', n_workers)
+    if failed:
+        why = next(iter(failed.values()))
+        print(f"{len(failed):,} images can't be read now, or changed since they were scanned: they are compared with nothing ({why}).")
     return array, at
 
 # %% ../nbs/20_copies.ipynb #f2d6d18a
@@ -174,9 +177,11 @@ def near_duplicates(
     threshold=.995, # Least score of a pair, from .97 to 1
     n_workers=None # Threads; None: one a core
 ) -> pd.DataFrame: # path_a, path_b, split_a, split_b, label_a, label_b, score; best first
-    "Pairs of files that show the same image in other bytes: re-encoded, resized, converted, brightened or darkened by up to 30 %, trimmed by up to 3 % at each edge"
-    if not .97 <= threshold <= 1: raise ValueError(f"expected a threshold from .97 to 1, found {threshold}; two images of one chest reach .99")
+    "Pairs of files with one image: re-encoded, resized, converted, brightened or darkened by up to 30 %, trimmed by up to 3 % at each edge"
+    if not .97 <= threshold <= 1:
+        raise ValueError(f"expected a threshold from .97 to 1, found {threshold}; two images of one chest reach .99")
     rows = usable(df, ('path', 'split', 'label', 'digest')).drop_duplicates('path')
     pairs = _like(*_kept(rows.drop_duplicates('digest'), n_workers), threshold)
     for k in 'ab': pairs = pairs.merge(rows[['path', 'split', 'label', 'digest']].add_suffix(f'_{k}'), on=f'digest_{k}')
-    return pairs[['path_a', 'path_b', 'split_a', 'split_b', 'label_a', 'label_b', 'score']].sort_values('score', ascending=False, ignore_index=True)
+    columns = ['path_a', 'path_b', 'split_a', 'split_b', 'label_a', 'label_b', 'score']
+    return pairs[columns].sort_values('score', ascending=False, ignore_index=True)

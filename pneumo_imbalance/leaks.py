@@ -23,11 +23,12 @@ from .split import wilson_interval
 from .copies import near_duplicates
 
 # %% ../nbs/21_leaks.ipynb #680ec039
+_changed = 're-encoded, resized, trimmed or brightened'
 LEAKS = {'same file': 'files stand in two splits', 'identical bytes': 'images are byte for byte an image of another split',
-    'same patient': 'images show a patient of another split', 'near-duplicate': 'images are an image of another split, re-encoded, resized, trimmed or brightened',
-    'two labels': 'images stand under another label as well', 'repeated rows': 'rows outside train repeat an image', 'one class': 'splits lack a class',
-    'wrong counts': 'classes are not loaded as they should be', 'too small': 'splits are too small to measure anything',
-    'copies inside': 'images are byte for byte another image of their split'}
+    'same patient': 'images show a patient of another split', 'near-duplicate': f'images are an image of another split, {_changed}',
+    'two labels': 'images stand under another label as well', 'repeated rows': 'rows outside train repeat an image',
+    'one class': 'splits lack a class', 'wrong counts': 'classes are not loaded as they should be',
+    'too small': 'splits are too small to measure anything', 'copies inside': 'images are byte for byte another image of their split'}
 _remarks = ['too small', 'copies inside']
 
 # %% ../nbs/21_leaks.ipynb #d3510e67
@@ -36,7 +37,7 @@ _columns = ['kind', 'path_a', 'path_b', 'split_a', 'split_b', 'score', 'note']
 def _found(kind, path_a='', path_b='', split_a='', split_b='', score=1., note=''):
     "Rows of a report: one, or one for each of `path_a`"
     index = range(len(path_a)) if np.ndim(path_a) else [0]
-    return pd.DataFrame(dict(kind=kind, path_a=path_a, path_b=path_b, split_a=split_a, split_b=split_b, score=score, note=note), index=index)
+    return pd.DataFrame(dict(zip(_columns, (kind, path_a, path_b, split_a, split_b, score, note))), index=index)
 
 def _shared(df, key, kind):
     "Each image of a split whose `key` an image of a later split has too"
@@ -59,7 +60,8 @@ def _twins(df):
     images = df.drop_duplicates(['file', 'label'])
     first = images.drop_duplicates('digest')
     more, first = images.drop(first.index), first.set_index('digest')
-    return pd.DataFrame({f'{c}_{k}': t.to_numpy(object) for c in ('path', 'split', 'label') for k,t in (('a', first[c].loc[more.digest]), ('b', more[c]))}).assign(score=1.)
+    sides = dict(a=first.loc[more.digest], b=more)
+    return pd.DataFrame({f'{c}_{k}': t[c].to_numpy(object) for c in ('path', 'split', 'label') for k,t in sides.items()}).assign(score=1.)
 
 def _as_kind(pairs, kind): return _found(kind, *(pairs[c].to_numpy() for c in _columns[1:6]))
 
@@ -68,8 +70,8 @@ def _same_image(df, like):
     "Near-duplicates between splits, two labels for one image, copies inside a split"
     like, twins = _oriented(like), _oriented(_twins(df))
     both = pd.concat([twins, like])
-    return pd.concat([_as_kind(like[like.split_a != like.split_b], 'near-duplicate'), _as_kind(both[both.label_a != both.label_b], 'two labels'),
-        _as_kind(twins[twins.split_a == twins.split_b], 'copies inside')])
+    return pd.concat([_as_kind(like[like.split_a != like.split_b], 'near-duplicate'),
+        _as_kind(both[both.label_a != both.label_b], 'two labels'), _as_kind(twins[twins.split_a == twins.split_b], 'copies inside')])
 
 def _repeated(df):
     "Rows outside train that repeat a file"
@@ -80,7 +82,8 @@ def _repeated(df):
 def _small(s, n):
     "A remark if the rarest class of split `s`, with `n` images of each class, is too rare"
     low, high = wilson_interval(round(.9*n.min()), int(n.min()))
-    says = f"{s} holds {n.min()} {n.idxmin()}: if {round(.9*n.min())} of them come out right, the true share lies anywhere from {low:.2f} to {high:.2f}"
+    says = (f"{s} holds {n.min()} {n.idxmin()}: if {round(.9*n.min())} of them come out right, "
+        f"the true share lies anywhere from {low:.2f} to {high:.2f}")
     return [_found('too small', split_a=s, score=high - low, note=says)] if high - low > .2 else []
 
 def _measurable(df):
@@ -95,7 +98,8 @@ def _sentence(kind, rows):
     if rows.note.iloc[0]: return f"{kind}: {'; '.join(rows.note)}."
     where = rows.groupby(['split_a', 'split_b'], sort=False).size().items()
     first = ' and '.join(dict.fromkeys(Path(o).name for o in rows.iloc[0][['path_a', 'path_b']]))
-    return f"{kind}: {len(rows):,} {LEAKS[kind]} ({', '.join(f'{a} and {b} {n:,}' if b and a != b else f'{a} {n:,}' for (a,b),n in where)}), such as {first}."
+    places = ', '.join(f'{a} and {b} {n:,}' if b and a != b else f'{a} {n:,}' for (a,b),n in where)
+    return f"{kind}: {len(rows):,} {LEAKS[kind]} ({places}), such as {first}."
 
 def _square(path, width):
     "An image as a small square; black where it can't be read"
@@ -160,21 +164,24 @@ def _items(tl):
 def _loader_images(dl, split):
     "Path, split and label of every item of a DataLoader"
     x, y = dl.dataset.tls[:2]
-    return pd.DataFrame(dict(path=[_item_path(o, x.tfms.fs) for o in _items(x)], split=split, label=[str(y.vocab[int(y[i])]) for i in range(len(y))]))
+    labels = [str(y.vocab[int(y[i])]) for i in range(len(y))]
+    return pd.DataFrame(dict(path=[_item_path(o, x.tfms.fs) for o in _items(x)], split=split, label=labels))
 
 # %% ../nbs/21_leaks.ipynb #cbf1791c
 def _completed(df, patient=None):
     "`df` with the digest and the patient of each image, read where it lacks them"
     if 'digest' not in df:
         images = pd.Series(df.path.unique(), dtype=object)
-        df = df.drop(columns='problem', errors='ignore').merge(measure_images(images)[['digest', 'problem']].assign(path=images), on='path', how='left')
+        new = measure_images(images)[['digest', 'problem']].assign(path=images)
+        df = df.drop(columns='problem', errors='ignore').merge(new, on='path', how='left')
     return df if 'patient' in df else df.assign(patient=[patient_id(o, patient) for o in df.path])
 
 def _loaded(dls, patient):
     "The table of images that DataLoaders hold"
     try: df = pd.concat([_loader_images(dl, s) for dl,s in zip(dls.loaders, SPLITS)], ignore_index=True)
     except (AttributeError, TypeError, ValueError) as e:
-        raise ValueError(f"expected a table of images or DataLoaders of images with one label each, found a {type(dls).__name__} ({e}); make them with xray_dataloaders or a DataBlock") from e
+        raise ValueError(f"expected a table of images or DataLoaders of images with one label each, found a {type(dls).__name__} ({e}); "
+            "make them with xray_dataloaders or a DataBlock") from e
     return _completed(df, patient)
 
 # %% ../nbs/21_leaks.ipynb #41332f56
@@ -186,23 +193,28 @@ def _against(loaded, df):
     want = want[want.index.get_level_values(0).isin(set(loaded.split))]
     both = have.index.union(want.index)
     have, want = have.reindex(both, fill_value=0), want.reindex(both, fill_value=0)
-    return pd.concat([_found('', []), *(_found('wrong counts', split_a=s, note=f"{s} loads {have[s, c]:,} {c}, and the table has {want[s, c]:,}")
-        for s,c in have.index[have != want])])
+    notes = ((s, f"{s} loads {have[s, c]:,} {c}, and the table has {want[s, c]:,}") for s,c in both[have != want])
+    return pd.concat([_found('', []), *(_found('wrong counts', split_a=s, note=o) for s,o in notes)])
 
 def _against_folders(loaded):
     "Images in the train loader that lie in a folder of another split"
     lies = pd.Series([split_label(PurePosixPath(Path(o).as_posix()))[0] for o in loaded.path], index=loaded.index)
     n = lies[(loaded.split == 'train') & (lies != 'train')].value_counts()
-    return pd.concat([_found('', []), *(_found('wrong counts', split_a='train', note=f"train loads {v:,} images from folders of the {k} split") for k,v in n.items())])
+    notes = (f"train loads {v:,} images from folders of the {k} split" for k,v in n.items())
+    return pd.concat([_found('', []), *(_found('wrong counts', split_a='train', note=o) for o in notes)])
 
 # %% ../nbs/21_leaks.ipynb #58516166
-def _resolved(df): return df.reset_index(drop=True).assign(file=[os.path.realpath(o) for o in df.path], **{k: df[k].astype(str).to_numpy(object) for k in ('split', 'label')})
+def _resolved(df):
+    "`df` with the file that each path leads to, splits and labels as text, rows numbered anew"
+    texts = {k: df[k].astype(str).to_numpy(object) for k in ('split', 'label')}
+    return df.reset_index(drop=True).assign(file=[os.path.realpath(o) for o in df.path], **texts)
 
 def _find(df, threshold, n_workers):
     "Every finding in a table of images"
     images = _resolved(df)
     pairs = [_shared(images, k, kind) for k,kind in (('file', 'same file'), ('digest', 'identical bytes'), ('patient', 'same patient'))]
-    return pd.concat([*pairs, _same_image(images, near_duplicates(df, threshold, n_workers)), _repeated(images), _measurable(images)], ignore_index=True)
+    like = near_duplicates(df, threshold, n_workers)
+    return pd.concat([*pairs, _same_image(images, like), _repeated(images), _measurable(images)], ignore_index=True)
 
 def _left(df, table):
     "`df` without the training side of every finding"
@@ -226,6 +238,13 @@ def _checked(data, df, patient, threshold, n_workers):
     wrong = _against_folders(loaded) if df is None else _against(loaded, df)
     return LeakReport(pd.concat([_find(usable(loaded), threshold, n_workers), wrong]), loaded)
 
+# %% ../nbs/21_leaks.ipynb #2100000c
+def _check_wish(data, on_leak):
+    if on_leak not in ('raise', 'warn', 'drop', 'ignore'):
+        raise ValueError(f"expected on_leak='raise', 'warn', 'drop' or 'ignore', found {on_leak!r}")
+    if on_leak == 'drop' and not isinstance(data, pd.DataFrame):
+        raise ValueError("expected a table for on_leak='drop', found DataLoaders; drop in the table and make them anew")
+
 # %% ../nbs/21_leaks.ipynb #141fce64
 def check_leaks(
     data, # A table of images, or fastai DataLoaders
@@ -236,9 +255,9 @@ def check_leaks(
     n_workers=None # Threads; None: one a core
 ) -> LeakReport: # What was found; after 'drop', `df` holds the images that remain
     "Look for images and patients that stand in two splits, for one image under two labels, and for loaders that hold what they should not"
-    if on_leak not in ('raise', 'warn', 'drop', 'ignore'): raise ValueError(f"expected on_leak='raise', 'warn', 'drop' or 'ignore', found {on_leak!r}")
-    if on_leak == 'ignore': return LeakReport(_found('', []), usable(data) if isinstance(data, pd.DataFrame) else _loaded(data, patient), looked=False)
-    if on_leak == 'drop' and not isinstance(data, pd.DataFrame): raise ValueError("expected a table for on_leak='drop', found DataLoaders; drop in the table and make them anew")
+    _check_wish(data, on_leak)
+    if on_leak == 'ignore':
+        return LeakReport(_found('', []), usable(data) if isinstance(data, pd.DataFrame) else _loaded(data, patient), looked=False)
     report = _checked(data, df, patient, threshold, n_workers)
     if on_leak == 'drop' and not report.ok: report = _dropped(report.df, threshold, n_workers)
     if not report.ok and on_leak == 'raise': raise LeakError(report)

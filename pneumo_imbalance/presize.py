@@ -42,7 +42,8 @@ def _has_colour(path):
 
 def _channels(images):
     "1, or 3 if one of up to 200 images that may have colour does"
-    maybe = images.path[~images['mode'].isin(['L', 'LA', 'I', 'F', '1']) & ~images['mode'].str.startswith('I;')] if 'mode' in images else images.path
+    mode = images['mode'] if 'mode' in images else pd.Series('RGB', images.index)
+    maybe = images.path[~mode.isin(['L', 'LA', 'I', 'F', '1']) & ~mode.str.startswith('I;')]
     sample = maybe.sample(min(200, len(maybe)), random_state=0)
     return 3 if any(map(_has_colour, sample)) else 1
 
@@ -55,16 +56,21 @@ class PresizedImages:
     ): self.array,self.slots = array,slots
 
     def __len__(self): return len(self.slots)
-    def __repr__(self): return f"{len(self):,} images of {' × '.join(map(str, self.array.shape[1:]))}, {len(self)*self.array[:1].nbytes/1e6:,.1f} MB"
+    def __repr__(self):
+        shape = self.array.shape[1:]
+        return f"{len(self):,} images of {' × '.join(map(str, shape))}, {len(self)*int(np.prod(shape))/1e6:,.1f} MB"
 
-    def __reduce__(self): return PresizedImages, (np.zeros((0, *self.array.shape[1:]), np.uint8), self.slots[:0]) # an exported learner carries no images
+    def __reduce__(self): # an exported learner carries no images
+        return PresizedImages, (np.zeros((0, *self.array.shape[1:]), np.uint8), self.slots[:0])
 
     def rows(self,
         df # A table of images
     ) -> np.ndarray: # Shape (n,), int64
         "Where the images of a table lie; raises KeyError if one is not here"
         at = self.slots.index.get_indexer(df.digest)
-        if (at < 0).any(): raise KeyError(f"expected images that were presized, found {(at < 0).sum():,} that were not, such as {df.path[at < 0].iloc[0]}; presize this table")
+        if (at < 0).any():
+            first = df.path[at < 0].iloc[0]
+            raise KeyError(f"expected images that were presized, found {(at < 0).sum():,} that were not ({first}); presize this table")
         return self.slots.to_numpy()[at]
 
     def __getitem__(self,
@@ -79,7 +85,8 @@ def batch(self:PresizedImages,
     rows # Where the images lie, as `rows` says
 ) -> torch.Tensor: # uint8, shape (n, C, size, size), where the array is
     "A batch of squares"
-    x = torch.from_numpy(self.array[rows]) if isinstance(self.array, np.ndarray) else self.array[torch.as_tensor(rows, device=self.array.device)]
+    X = self.array
+    x = torch.from_numpy(X[rows]) if isinstance(X, np.ndarray) else X[torch.as_tensor(rows, device=X.device)]
     return x[:,None] if x.ndim == 3 else x.permute(0, 3, 1, 2)
 
 @patch
@@ -95,7 +102,8 @@ def to(self:PresizedImages,
 def _check_settings(size, method, channels):
     if method not in METHODS: raise ValueError(f"expected method='squish', 'crop' or 'pad', found {method!r}")
     if not isinstance(size, (int, np.integer)) or size < 1: raise ValueError(f"expected a size in whole pixels, found {size!r}")
-    if channels not in (None, 1, 3): raise ValueError(f"expected channels=1 (gray), 3 (colour) or None (as the images are), found {channels!r}")
+    if channels not in (None, 1, 3):
+        raise ValueError(f"expected channels=1 (gray), 3 (colour) or None (as the images are), found {channels!r}")
 
 def _check_drawn(failed, n):
     "Every image was there as it was scanned"
@@ -110,13 +118,14 @@ def presize(
     max_bytes=50e9, # Most bytes that all presized images may take on the disk
     n_workers=None # Threads; None: one a core
 ) -> PresizedImages: # All usable images of `df`
-    "Decode and shrink every image once, and keep the squares in the cache folder; raises ValueError if an image is gone or changed, OSError if nothing can be kept"
+    "Decode and shrink every image once, and keep the squares; ValueError if an image is gone or changed, OSError if none can be kept"
     _check_settings(size, method, channels)
     images = usable(df, ('path', 'digest')).drop_duplicates('digest')
     channels = channels or _channels(images)
     mode, shape = ('L', (size, size)) if channels == 1 else ('RGB', (size, size, 3))
     def draw(file): return _square(open_image(file, mode, least=size), size, method)
-    array, slots, failed = keep_squares(cache_folder()/'presized'/f'{size}-{method}-{channels}', images, draw, shape, max_bytes, 'presizing', n_workers)
+    folder = cache_folder()/'presized'/f'{size}-{method}-{channels}'
+    array, slots, failed = keep_squares(folder, images, draw, shape, max_bytes, 'presizing', n_workers)
     _check_drawn(failed, len(images))
     return PresizedImages(array, slots)
 

@@ -64,7 +64,8 @@ def draw_squares(
     "Draw every image, and keep it in memory alone"
     drawn = []
     failed = _fill(drawn.extend, images, draw, shape, desc, n_workers)
-    return np.array([x for _,x in drawn], np.uint8).reshape(-1, *shape), pd.Series(range(len(drawn)), [d for d,_ in drawn], dtype=int), failed
+    rows = pd.Series(range(len(drawn)), [d for d,_ in drawn], dtype=int)
+    return np.array([x for _,x in drawn], np.uint8).reshape(-1, *shape), rows, failed
 
 # %% ../nbs/15_store.ipynb #15000012
 @contextmanager
@@ -114,7 +115,8 @@ def _file(db, folder): return folder/db.execute('select name from file').fetchon
 
 def _known(db, digests):
     "Slot and checksum of those of `digests` that are there, slot by slot"
-    found = db.execute('select digest, slot, crc from squares where digest in (select value from json_each(?)) order by slot', [json.dumps(list(digests))])
+    those = 'select digest, slot, crc from squares where digest in (select value from json_each(?)) order by slot'
+    found = db.execute(those, [json.dumps(list(digests))])
     return pd.DataFrame(found.fetchall(), columns=['digest', 'slot', 'crc']).set_index('digest')
 
 def _mapped(file, shape):
@@ -139,7 +141,8 @@ def _append(db, file, part):
         for i,(_,x) in enumerate(part):
             f.seek((start + i)*x.nbytes)
             if f.write(x.tobytes()) != x.nbytes: raise OSError(errno.ENOSPC, 'No space left on device')
-    db.executemany('insert into squares values (?, ?, ?)', [(d, start + i, zlib.crc32(np.ascontiguousarray(x))) for i,(d,x) in enumerate(part)])
+    rows = [(d, start + i, zlib.crc32(np.ascontiguousarray(x))) for i,(d,x) in enumerate(part)]
+    db.executemany('insert into squares values (?, ?, ?)', rows)
     db.commit()
 
 # %% ../nbs/15_store.ipynb #15000019
@@ -193,7 +196,8 @@ def _make_space(db, folder, shape, digests, n_new, max_bytes):
     "Evict until `n_new` more squares fit"
     each = math.prod(shape)
     if not len(digests)*each <= max_bytes:
-        raise ValueError(f"expected the images to fit into {max_bytes/1e9:g} GB, found that {len(digests):,} need {len(digests)*each/1e9:.1f}; raise max_bytes, or take a smaller size")
+        need = f"{len(digests):,} need {len(digests)*each/1e9:.1f}"
+        raise ValueError(f"expected images that fit into {max_bytes/1e9:g} GB, found that {need}; raise max_bytes, or take a smaller size")
     others = sorted((o for o in _stores(folder.parent) if o != folder), key=lambda o: (o/'index.sqlite').stat().st_mtime)
     while others and n_new*each + sum(map(_size, [folder, *others])) > max_bytes: _evict(others.pop(0))
     if n_new*each + _size(folder) > max_bytes: _compact(db, folder, shape, digests)

@@ -15,7 +15,8 @@ from pneumo_imbalance.split import split_valid
 def images(tmp_path_factory):
     "The pickled table of a few hundred phantoms"
     d = tmp_path_factory.mktemp('images')
-    split_valid(scan_images(make_phantoms(d/'xray', dict(train=dict(NORMAL=150, PNEUMONIA=430), test=dict(NORMAL=8, PNEUMONIA=12)), size=64))).to_pickle(d/'df.pkl')
+    counts = dict(train=dict(NORMAL=150, PNEUMONIA=430), test=dict(NORMAL=8, PNEUMONIA=12))
+    split_valid(scan_images(make_phantoms(d/'xray', counts, size=64))).to_pickle(d/'df.pkl')
     return d/'df.pkl'
 
 build = """
@@ -37,7 +38,8 @@ print(len(keep_squares(cache_folder()/'presized/48-squish-1', pd.read_pickle(sys
 def builder(images, cache, wait=0., limit=0):
     "A process that does what presize does to the images of a table, and needs no torch to be imported"
     env = dict(os.environ, PNEUMO_CACHE=str(cache), TQDM_DISABLE='1')
-    return subprocess.Popen([sys.executable, '-c', build, str(images), str(wait), str(limit)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    cmd = [sys.executable, '-c', build, str(images), str(wait), str(limit)]
+    return subprocess.Popen(cmd, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 def check(images, cache, monkeypatch):
     "All squares are there, once, and right"
@@ -108,7 +110,8 @@ def both_ways(images, tmp_path, monkeypatch):
     "Loaders of presized images, and of the files"
     monkeypatch.setenv('PNEUMO_CACHE', str(tmp_path))
     df = pd.read_pickle(images)
-    return df, *(xray_dataloaders(df, item_size=64, size=48, bs=50, num_workers=0, device='cpu', cache=o, on_leak='ignore') for o in (True, False))
+    how = dict(item_size=64, size=48, bs=50, num_workers=0, device='cpu', on_leak='ignore')
+    return df, *(xray_dataloaders(df, cache=o, **how) for o in (True, False))
 
 def test_same_tensors_either_way(both_ways):
     df, fast, slow = both_ways
@@ -144,7 +147,8 @@ def test_balanced_sampler_under_accelerate(images):
     df = pd.read_pickle(images)
     df = df[df.split == 'train']
     def batches(sampler): return torch.utils.data.DataLoader(torch.arange(len(df)), batch_size=20, sampler=sampler)
-    ranks = [prepare_data_loader(batches(BalancedSampler(df, seed=3)), num_processes=2, process_index=r, put_on_device=False) for r in range(2)]
+    both = dict(num_processes=2, put_on_device=False)
+    ranks = [prepare_data_loader(batches(BalancedSampler(df, seed=3)), process_index=r, **both) for r in range(2)]
     plain = batches(BalancedSampler(df, seed=3))
     for _ in range(2):
         want, got = [o.tolist() for o in plain], [[o.tolist() for o in rank] for rank in ranks]
