@@ -249,9 +249,10 @@ _parts = {'Results': _results_part, 'Data': _data_part, 'Audit': _audit_part, 'T
     'On the test images': _scored_part, 'Where the networks looked': _looked_part,
     'What these figures do not say': _limits_part, 'Settings': _settings_part}
 
-# %% ../nbs/61_report.ipynb #014a39e4
+# %% ../nbs/61_report.ipynb #1d77eb4a
 _disclaimer = ('Not for clinical use. This page compares ways of training on imbalanced classes. '
     'It is no evidence that any network may judge a patient.')
+_generated = 'No images were given, so these are generated phantoms: what networks score on them says nothing about real images.'
 _no_test = 'There was no test split, so one was set aside by patient: test images were drawn from the same archive as the training images.'
 
 def study_page(
@@ -262,7 +263,7 @@ def study_page(
     failed = []
     def picture(what, plot): return job.pictures.get(what) or job.pictures.setdefault(what, html_picture(plot, what))
     def drawn(what, plot): return html_attempt(what, lambda: picture(what, plot), failed)
-    notes = [html_text(o, note=True) for o in (_disclaimer, unfinished, leak_sentence(job.leaks), '' if job.own_test else _no_test) if o]
+    notes = [_disclaimer, unfinished, leak_sentence(job.leaks), '' if job.own_test else _no_test, _generated if job.generated else '']
     found = html_attempt('What was found', lambda: _found_part(job, failed), failed)
     parts = [html_attempt(k, lambda f=f: f(job, drawn), failed) for k,f in _parts.items()]
-    return html_page(f'A study of {len(job.df):,} images', *notes, found, *parts), failed
+    return html_page(f'A study of {len(job.df):,} images', *[html_text(o, note=True) for o in notes if o], found, *parts), failed

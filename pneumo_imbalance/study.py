@@ -190,7 +190,7 @@ def _check_settings(s):
     if not s.frozen + s.unfrozen: raise ValueError("expected at least one epoch, found frozen=0 and unfrozen=0")
     if s.item_size < s.size: raise ValueError(f"expected item_size to be at least size, found item_size={s.item_size} and size={s.size}")
 
-# %% ../nbs/62_study.ipynb #d8615896
+# %% ../nbs/62_study.ipynb #fe7f5679
 def _with_test(found, s):
     "The usable images with a test split, and whether they came with it"
     df = usable(found, ('path', 'split', 'label', 'patient'))
@@ -202,7 +202,7 @@ def _with_test(found, s):
     if lack: raise ValueError(f"expected test images of each class, found none of {', '.join(lack)}; add some, or leave that class out")
     return df, own
 
-def _prepared(path, s, notebook):
+def _prepared(path, s, notebook, generated):
     "The study before its trainings: images checked and split"
     found = path if isinstance(path, pd.DataFrame) else scan_images(path, patient=s.patient)
     df, own = _with_test(found, s)
@@ -213,7 +213,7 @@ def _prepared(path, s, notebook):
     counts, sheet = {'As found': class_counts(found), 'As split, whole patients at a time': class_counts(leaks.df)}, audit(leaks.df, s.seed)
     print(list(counts.values())[-1].to_string(), *sheet.warnings, sep='\n', flush=True)
     return SimpleNamespace(files=len(found), counts=counts, df=leaks.df, own_test=own, leaks=leaks, sheet=sheet, positive=positive, s=s,
-        runs=[], pictures={}, book=path if notebook else None)
+        runs=[], pictures={}, book=path if notebook else None, generated=generated)
 
 # %% ../nbs/62_study.ipynb #fa7fd82f
 def _finish_run(job, out, left):
@@ -235,12 +235,12 @@ def _train_all(job, out):
             failed = _finish_run(job, out, '' if balance == names[-1] else s.balance)
     return failed
 
-# %% ../nbs/62_study.ipynb #be9717b3
+# %% ../nbs/62_study.ipynb #bd270bd5
 def _study(path, out, overwrite, notebook, **settings):
     "A study; where its report lies, and the names of parts of it that failed"
     _check_settings(s := SimpleNamespace(**settings))
     out = _out_folder(out, overwrite)
-    job = _prepared(_phantoms(out, s) if path is None else path, s, notebook)
+    job = _prepared(_phantoms(out, s) if path is None else path, s, notebook, path is None)
     try: failed = _train_all(job, out)
     except KeyboardInterrupt: raise KeyboardInterrupt(', '.join(r.name for r in job.runs if r.scores is not None)) from None
     print(f"\nThe report: {out/'report.html'}")

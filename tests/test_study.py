@@ -188,7 +188,7 @@ def test_a_table_and_its_notebook(images, tmp_path, monkeypatch, short):
     assert space['df'].split.value_counts().to_dict() == dict(train=62, valid=16, test=32)
 
 def test_twenty_terrible_names(tmp_path):
-    data = write_digits(tmp_path/'data'/markup, dict(train={k: 6 for k in terrible}, test={k: 3 for k in terrible}))
+    data = write_digits(tmp_path/'data'/markup, dict(train={k: 5 for k in terrible}, test={k: 2 for k in terrible}))
     assert pneumo_study([str(data), '--out', str(tmp_path/'out'), '--balance', 'none', *quick, '--on-leak', 'ignore']) == 0
     page = check_page(tmp_path/'out/report.html')
     assert all(o in page.text for o in (*terrible, 'Leaks were not looked for'))
@@ -214,6 +214,12 @@ def test_what_cannot_be_drawn_costs_no_training(images, tmp_path, capsys, monkey
     assert page.text.count('could not be made (RuntimeError: ' + markup) == err.count(';') + 1 and 'img' not in page.tags
     assert set(read(tmp_path/'out/predictions.csv').model) == {'baseline', 'oversample'}
     assert len(list((tmp_path/'out/models').iterdir())) == 2
+
+def test_without_a_path_phantoms_are_drawn(tmp_path, monkeypatch, short):
+    few = dict(train=dict(NORMAL=12, PNEUMONIA=20), test=dict(NORMAL=5, PNEUMONIA=6))
+    monkeypatch.setattr(study, '_phantom_counts', few)
+    assert pneumo_study(['--out', str(tmp_path/'out'), '--balance', 'none', *quick]) == 0
+    assert 'generated phantoms' in check_page(tmp_path/'out/report.html').text
 
 def test_python_hears_of_what_cannot_be_drawn(images, tmp_path, monkeypatch):
     monkeypatch.setattr(study, '_study', lambda **kwargs: (tmp_path, ['Calibration']))
