@@ -28,7 +28,7 @@ def trimmed(im, shares):
     return im.crop((int(l*w), int(t*h), w - int(r*w), h - int(b*h)))
 
 def everything(im, rng):
-    im = light(trimmed(im, rng.uniform(0, .03, 4)), rng.uniform(.7, 1.3), rng.uniform(-10, 10))
+    im = light(trimmed(im, edges(rng)), *exposure(rng))
     return resized(im, rng, *rng.uniform(.5, 2, 2)).convert(['L', 'RGB'][rng.integers(2)])
 
 def exposure(rng): return rng.uniform(.7, 1.3), rng.uniform(-10, 10)
@@ -36,7 +36,9 @@ def exposure(rng): return rng.uniform(.7, 1.3), rng.uniform(-10, 10)
 brightened = {'30 % brighter': lambda im, rng: light(im, 1.3, 0), '30 % darker': lambda im, rng: light(im, .7, 0),
     '× 1.2 + 10': lambda im, rng: light(im, 1.2, 10), 'gain and offset': lambda im, rng: light(im, *exposure(rng))}
 shrunk = {'half the size': lambda im, rng: resized(im, rng, .5), 'resized': lambda im, rng: resized(im, rng, *rng.uniform(.5, 2, 2))}
-cut = {'trimmed': lambda im, rng: trimmed(im, rng.uniform(0, .03, 4)), 'trimmed by 3 %': lambda im, rng: trimmed(im, rng.choice([0, .03], 4))}
+def edges(rng): return rng.uniform(0, .03, 4)
+
+cut = {'trimmed': lambda im, rng: trimmed(im, edges(rng)), 'trimmed by 3 %': lambda im, rng: trimmed(im, rng.choice([0, .03], 4))}
 stored = {'re-encoded': lambda im, rng: im, 'converted': lambda im, rng: im.convert(['L', 'RGB', 'P', 'LA'][rng.integers(4)])}
 kinds = stored | shrunk | brightened | cut | {'all at once': everything}
 
