@@ -6,7 +6,7 @@ Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/findings.html.md"""
 
 # %% auto #0
 __all__ = ['change_sentence', 'main_scores', 'with_interval', 'remedy_sentence', 'guess_sentence', 'threshold_sentence',
-           'warning_sentence', 'leak_sentence', 'limit_sentence']
+           'leak_sentence', 'warning_sentence', 'limit_sentence']
 
 # %% ../nbs/43_findings.ipynb #954181b9
 import io
@@ -99,19 +99,7 @@ def threshold_sentence(
     more = _difference(moved, b.preds, what, positive, seed)
     return f"{alone} From there to {b.name}: {change_sentence(what, before + first['difference'], more)}."
 
-# %% ../nbs/43_findings.ipynb #1601fffb
-def warning_sentence(
-    leaks, # What `check_leaks` gave
-    sheet, # What `audit` gave
-    n=3 # How many warnings at most
-) -> str: # A paragraph
-    "The gravest warnings of the checks before training"
-    k = leaks.faults.kind.nunique()
-    says = [*leaks.sentences[:k], *sheet.warnings, *leaks.sentences[k:]]
-    if not says: return 'The checks before training found nothing to warn of.'
-    more = f', the gravest of {len(says)}' if len(says) > n else ''
-    return f"Warnings of the checks before training{more}: {' '.join(f'({i}) {o}' for i,o in enumerate(says[:n], 1))}"
-
+# %% ../nbs/43_findings.ipynb #47a917c3
 def leak_sentence(
     leaks # What `check_leaks` gave
 ) -> str: # One sentence, or nothing
@@ -119,6 +107,19 @@ def leak_sentence(
     if not leaks.looked: return 'Leaks were not looked for: scores may rest on images that were trained on.'
     if leaks.ok: return ''
     return 'The leak check found faults in the splits, so scores may be better than they should be: see Audit.'
+
+def warning_sentence(
+    leaks, # What `check_leaks` gave
+    sheet, # What `audit` gave
+    n=3 # How many warnings at most
+) -> str: # A paragraph
+    "The gravest warnings of the checks before training"
+    k = leaks.faults.kind.nunique()
+    blind = [] if leaks.looked else [leak_sentence(leaks)]
+    says = [*blind, *leaks.sentences[:k], *sheet.warnings, *leaks.sentences[k:]]
+    if not says: return 'The checks before training found nothing to warn of.'
+    more = f', the gravest of {len(says)}' if len(says) > n else ''
+    return f"Warnings of the checks before training{more}: {' '.join(f'({i}) {o}' for i,o in enumerate(says[:n], 1))}"
 
 # %% ../nbs/43_findings.ipynb #e3a6bdec
 def _rates(runs):

@@ -117,13 +117,13 @@ def html_attempt(
         failed.append(what)
         return html_text(f'{what} could not be made ({type(e).__name__}: {e}). The tables beside this page are whole.', note=True)
 
-# %% ../nbs/61_report.ipynb #1dc29b1b
+# %% ../nbs/61_report.ipynb #56268099
 _css = '''body{font:16px/1.5 system-ui,sans-serif;color:#222;max-width:60rem;margin:0 auto;padding:1rem;overflow-wrap:anywhere}
 h1{line-height:1.2}h2{margin-top:2.5rem;border-bottom:1px solid #ccc}li{margin:.4rem 0}img{max-width:100%;height:auto}figure{margin:1rem 0}
 figcaption,.caption{font-size:.85rem;color:#555}.caption{margin:1rem 0 -.6rem}.wide{overflow-x:auto}
 table{border-collapse:collapse;font-size:.9rem;margin:1rem 0;overflow-wrap:normal}
 th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid #ddd;vertical-align:top}td{white-space:nowrap}
-th{max-width:14rem;overflow-wrap:break-word}th[scope=row],th:not([scope]){text-align:left}
+th{max-width:11rem;overflow-wrap:break-word}th[scope=row],th:not([scope]){text-align:left}
 .note{background:#fff4d6;border-left:4px solid #c80;padding:.6rem 1rem}.pair>div{min-width:0}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:1rem}
 @media(max-width:40rem){table{font-size:.75rem}th,td{padding:.2rem .35rem}}'''
