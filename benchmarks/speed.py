@@ -216,6 +216,7 @@ def sampler_fns(n):
     label = pd.Categorical.from_codes((np.arange(n) % 4 > 0).astype('i1'), ['NORMAL', 'PNEUMONIA'])
     train, image = (pd.Categorical.from_codes(np.zeros(n, 'i1'), [o]) for o in ('train', 'image'))
     ours, w = BalancedSampler(pd.DataFrame(dict(split=train, label=label, path=image))), np.where(label.codes == 0, 3., 1.)
+    # chkstyle: ignore-node
     return {'BalancedSampler, an array': ours.epoch, 'BalancedSampler': lambda: list(ours),
         'WeightedRandomSampler': lambda: list(WeightedRandomSampler(torch.from_numpy(w), len(ours))),
         'WeightedDL': lambda: list(np.random.choice(n, n, p=w/w.sum())),
@@ -275,6 +276,7 @@ def machine():
     "What this ran on"
     info = Path('/proc/cpuinfo')
     names = [o.split(':')[1].strip() for o in info.read_text().splitlines() if o.startswith('model name')] if info.exists() else []
+    # chkstyle: ignore-node
     return dict(cpu=(names or [platform.processor()])[0], cores=os.cpu_count(),
         simd=torch.backends.cpu.get_cpu_capability(), threads=torch.get_num_threads(),
         gpu=torch.cuda.get_device_name() if cuda else 'none', torch=torch.__version__, python=platform.python_version(),

@@ -90,8 +90,8 @@ def _negative(T):
 def _odd(df, T):
     "Images that stand out, with the reason"
     aspect = df.width/df.height
-    why = {'blank': T.std((1, 2)) < 5, 'looks like a negative': _negative(T),
-        'short side below 64 pixels': df[['width', 'height']].min(axis=1) < 64,
+    short = df[['width', 'height']].min(axis=1) < 64
+    why = {'blank': T.std((1, 2)) < 5, 'looks like a negative': _negative(T), 'short side below 64 pixels': short,
         'longer than twice its width or height': (aspect > 2) | (aspect < .5)}
     shown = df[['path', 'split', 'label', 'width', 'height']]
     return pd.concat([shown[np.asarray(v)].assign(why=k) for k,v in why.items()], ignore_index=True)
@@ -113,11 +113,11 @@ def _alarms(report):
     "What in a data sheet deserves a warning, in sentences, the gravest first"
     tables = report.shortcuts.drop('all together'), report.shift
     told, shift = (t[t.low > .6].sort_values('low', ascending=False, kind='stable') for t in tables)
-    out = [f"{k} alone tells the classes apart, AUROC {r.AUROC:.2f} ({r.low:.2f} to {r.high:.2f}): "
-        "a network can learn that instead of the disease."
-        for k,r in told.iterrows()]
-    out += [f"{k} test images can be told from training images, AUROC {r.AUROC:.2f} ({r.low:.2f} to {r.high:.2f}): "
-        "they come from another source, and scores on them are no measure of images like the training ones." for k,r in shift.iterrows()]
+    easy = 'a network can learn that instead of the disease'
+    other = 'they come from another source, and scores on them are no measure of images like the training ones'
+    def at(r): return f'AUROC {r.AUROC:.2f} ({r.low:.2f} to {r.high:.2f})'
+    out = [f'{k} alone tells the classes apart, {at(r)}: {easy}.' for k,r in told.iterrows()]
+    out += [f'{k} test images can be told from training images, {at(r)}: {other}.' for k,r in shift.iterrows()]
     odd = report.odd.why.value_counts(sort=False).items()
     return out + [f"{n:,} images {'are' if k == 'blank' else 'stand out'}: {k}. Look at them." for k,n in odd]
 
