@@ -229,5 +229,5 @@ def clear_squares(
 ) -> int: # Bytes that were freed
     "Remove all stores in a folder; what they held is drawn again when needed"
     freed = [_evict(o) for o in _stores(root)]
-    if None in freed: print(f"{freed.count(None)} folders of {root} were left, for another process works in them.")
+    if None in freed: print(f"{freed.count(None)} folders of {root.name} were left, for another process works in them.")
     return sum(o or 0 for o in freed)
