@@ -44,7 +44,7 @@ def _shared(df, key, kind):
     parts = []
     for a,b in combinations(SPLITS, 2):
         there = df[df.split == b].drop_duplicates(key)
-        both = df[df.split == a].drop_duplicates('path').merge(there[[key, 'path']].rename(columns=dict(path='path_b')), on=key)
+        both = df[df.split == a].drop_duplicates(['path', key]).merge(there[[key, 'path']].rename(columns=dict(path='path_b')), on=key)
         parts.append(_found(kind, both.path.to_numpy(), both.path_b.to_numpy(), a, b))
     return pd.concat(parts)
 
