@@ -12,7 +12,7 @@ else
 unexport CHEST_XRAY
 endif
 
-.PHONY: help demo test bench jitter nbs docs clean
+.PHONY: help demo test fuzz bench jitter nbs docs clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -25,6 +25,9 @@ test: .venv/.installed-dev  ## Every check: export, style, pytest, wheel, notebo
 
 bench: .venv/.installed  ## Measure this machine beside plain fastai, a quarter of an hour (ARGS='--images FOLDER': your images)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+fuzz: .venv/.installed-dev  ## The property-based tests and the hostile files with many new examples, twenty minutes or more
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -q tests/test_tables.py tests/test_scores.py tests/test_dirty.py
 
 jitter: .venv/.installed-dev  ## Run what trains with other processors' kernels and from other seeds (NB=nbs/33_train.ipynb ARGS="--seeds 20")
 	$(BIN)/python tools/jitter.py $(if $(filter command line,$(origin NB)),$(NB)) $(ARGS)
