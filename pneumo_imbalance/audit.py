@@ -18,35 +18,39 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 
-from .data import COLUMNS, SPLITS, class_names, imbalance_ratio, minority_fraction, usable
+from .names import SPLITS
+from .data import COLUMNS, class_names, imbalance_ratio, minority_fraction, usable
 from .plot import plain, plot_class_counts
 from .copies import pooled, standardised, thumbnails
 
 # %% ../nbs/22_audit.ipynb #9bcfaa64
 def _auc_interval(auc, n1, n0):
-    "95 % interval of an AUROC from `n1` and `n0` images (Hanley and McNeil 1982)"
-    a, b = auc/(2 - auc), 2*auc*auc/(1 + auc)
-    se = (max(auc*(1 - auc) + (n1 - 1)*(a - auc*auc) + (n0 - 1)*(b - auc*auc), 0)/(n1*n0))**.5
+    "95 % interval of an AUROC from `n1` and `n0` images (Hanley and McNeil 1982), never without width"
+    n = min(n1, n0)
+    x = (auc*n + .5)/(n + 1)
+    a, b = x/(2 - x), 2*x*x/(1 + x)
+    se = (max(x*(1 - x) + (n - 1)*(a - x*x) + (max(n1, n0) - 1)*(b - x*x), 0)/(n1*n0))**.5
     return max(auc - 1.96*se, 0.), min(auc + 1.96*se, 1.)
 
 def _folds(y, patients, seed):
-    "Up to five folds of whole patients, each with all classes; None where a class has too few patients"
-    k = min(5, patients.groupby(y).nunique().min()) if len(set(y)) > 1 else 0
-    if k < 2: return None
-    folds = StratifiedGroupKFold(int(k), shuffle=True, random_state=seed)
+    "Up to five folds of whole patients; None unless two classes have two patients or more"
+    n = patients.groupby(y).nunique()
+    n = n[n > 1]
+    if len(n) < 2: return None
+    folds = StratifiedGroupKFold(int(min(5, n.min())), shuffle=True, random_state=seed)
     with warnings.catch_warnings(action='ignore'): return list(folds.split(y, y, patients))
 
-def _told(model, X, y, cv):
-    "Cross-validated AUROC with its interval, of the commoner against the rarer class, or the mean of each against the rest"
-    with warnings.catch_warnings(action='ignore'): p = cross_val_predict(model, X, y, cv=cv, method='predict_proba')
-    kinds = np.unique(y)
-    auc = float(np.mean([roc_auc_score(y == k, p[:,i]) for i,k in enumerate(kinds)]))
-    n = min((y == k).sum() for k in kinds)
-    return auc, *_auc_interval(auc, n, len(y) - n)
+def _told(model, X, y, cv, able):
+    "Cross-validated AUROC of each class against the rest, with its interval; NaN for classes not in `able`"
+    with warnings.catch_warnings(action='ignore'), threadpool_limits(1): p = cross_val_predict(model, X, y, cv=cv, method='predict_proba')
+    for i,k in enumerate(np.unique(y)):
+        auc, n = roc_auc_score(y == k, p[:,i]) if k in able else np.nan, (y == k).sum()
+        yield k, auc, *_auc_interval(auc, n, len(y) - n)
 
 # %% ../nbs/22_audit.ipynb #676956fd
-_enough = 10_000
+_enough, _auc = 10_000, ['AUROC', 'low', 'high']
 
 def _measures(df, T):
     "What a file tells without its picture"
@@ -55,18 +59,30 @@ def _measures(df, T):
         brightness=T.mean((1, 2))))
 
 def _tries(tests, y, patients, seed, model):
-    "A row for each of `tests`, a dict from name to features: how well they tell the classes `y`"
-    cv = _folds(y, patients.reset_index(drop=True), seed)
-    rows = {k: _told(model, X, y, cv) if cv else (np.nan,)*3 for k,X in tests.items()}
-    return pd.DataFrame.from_dict(rows, orient='index', columns=['AUROC', 'low', 'high'])
+    "A row for each of `tests`, a dict from name to features, and each class: how well they tell it from the rest"
+    patients = patients.reset_index(drop=True)
+    cv, n = _folds(y, patients, seed), patients.groupby(y).nunique()
+    able, none = set(n.index[n > 1]), [(k, *[np.nan]*3) for k in n.index]
+    rows = [(name, *o) for name,X in tests.items() for o in (_told(model, X, y, cv, able) if cv else none)]
+    return pd.DataFrame(rows, columns=['measure', 'class', *_auc]).set_index(['measure', 'class'])
 
-def _shortcuts(df, F, seed):
-    "How well each measure alone, and all together, predict the label outside test"
+# %% ../nbs/22_audit.ipynb #1a03802f
+def _by_class(df, F, seed):
+    "How well each measure alone, and all together, tell each class from the rest outside test"
     at = np.flatnonzero(df.split != 'test')
     at = np.sort(np.random.default_rng(seed).permutation(at)[:_enough])
-    X, y = F.iloc[at], pd.factorize(df.label.iloc[at], sort=True)[0]
-    model = HistGradientBoostingClassifier(max_iter=50, random_state=seed)
+    X, y = F.iloc[at], df.label.iloc[at].to_numpy(str)
+    n = int(np.clip(150//(len(set(y)) or 1), 10, 50))
+    model = HistGradientBoostingClassifier(max_iter=n, learning_rate=5/n, random_state=seed)
     return _tries({**{c: X[[c]] for c in X}, 'all together': X}, y, df.patient.iloc[at], seed, model)
+
+def _means(by_class, df):
+    "The mean over the classes of each measure, its interval that of the rarest class"
+    n = df.label[df.split != 'test'].value_counts()
+    n = n[n > 0]
+    auc = by_class.AUROC.groupby(level=0, sort=False).mean()
+    rows = {k: (a, *_auc_interval(a, n.min(), n.sum() - n.min())) if len(n) > 1 else (a,)*3 for k,a in auc.items()}
+    return pd.DataFrame.from_dict(rows, orient='index', columns=_auc)
 
 # %% ../nbs/22_audit.ipynb #3663ad80
 def _shift(df, T, seed):
@@ -76,8 +92,8 @@ def _shift(df, T, seed):
         at = np.flatnonzero((df.label.astype(str) == c) & df.split.isin(['train', 'test']))
         at = np.sort(rng.permutation(at)[:_enough])
         X, y = pooled(T[at]).reshape(len(at), -1), (df.split.iloc[at] == 'test').to_numpy().astype(int)
-        parts.append(_tries({c: X}, y, df.patient.iloc[at], seed, model))
-    return pd.concat(parts) if parts else pd.DataFrame(columns=['AUROC', 'low', 'high'])
+        parts.append(_tries({c: X}, y, df.patient.iloc[at], seed, model).droplevel('class')[:1].rename_axis(None))
+    return pd.concat(parts) if parts else pd.DataFrame(columns=_auc)
 
 # %% ../nbs/22_audit.ipynb #15217e5e
 def _negative(T):
@@ -109,20 +125,40 @@ def _sheet(df, F):
     return sheet.reindex([s for s in SPLITS if s in sheet.index.get_level_values(0)], level=0)
 
 # %% ../nbs/22_audit.ipynb #7d80eec9
+def _given_away(by_class):
+    "For each measure the class that it gives away most surely, and how many others it gives away too; the surest first"
+    t = by_class[by_class.low > .6].sort_values('low', ascending=False, kind='stable').reset_index()
+    return t.assign(others=t.groupby('measure')['class'].transform('size') - 1).drop_duplicates('measure')
+
+def _at(r): return f'AUROC {r.AUROC:.2f} ({r.low:.2f} to {r.high:.2f})'
+
+def _told_apart(r, several, who):
+    "Which classes a measure gives away, in a sentence"
+    more = f", and {r.others} other class{'es' if r.others > 1 else ''} too" if several and r.others else ''
+    what = f"{r['class']} from the rest" if several else 'the classes apart'
+    return f'{who} {what}, {_at(r)}{more}: a network can learn that instead of the disease.'
+
+# %% ../nbs/22_audit.ipynb #6a4b8ad8
+def _shortcut_alarms(by_class):
+    "A sentence for each measure that gives a class away; all of them together only where they tell more than each"
+    several, told = by_class.index.levels[1].size > 2, _given_away(by_class)
+    alone = told.measure != 'all together'
+    out = [_told_apart(r, several, f'{r.measure} alone tells') for _,r in told[alone].iterrows()]
+    more = told[~alone & (told.low > told.low[alone].max() + .05)] if alone.any() else told
+    return out + [_told_apart(r, several, 'Size, mode, bytes and brightness together tell') for _,r in more.iterrows()]
+
 def _alarms(report):
     "What in a data sheet deserves a warning, in sentences, the gravest first"
-    tables = report.shortcuts.drop('all together'), report.shift
-    told, shift = (t[t.low > .6].sort_values('low', ascending=False, kind='stable') for t in tables)
-    easy = 'a network can learn that instead of the disease'
+    shift = report.shift[report.shift.low > .6].sort_values('low', ascending=False, kind='stable')
     other = 'they come from another source, and scores on them are no measure of images like the training ones'
-    def at(r): return f'AUROC {r.AUROC:.2f} ({r.low:.2f} to {r.high:.2f})'
-    out = [f'{k} alone tells the classes apart, {at(r)}: {easy}.' for k,r in told.iterrows()]
-    out += [f'{k} test images can be told from training images, {at(r)}: {other}.' for k,r in shift.iterrows()]
+    out = _shortcut_alarms(report.by_class)
+    out += [f'{k} test images can be told from training images, {_at(r)}: {other}.' for k,r in shift.iterrows()]
     odd = report.odd.why.value_counts(sort=False).items()
     return out + [f"{n:,} images {'are' if k == 'blank' else 'stand out'}: {k}. Look at them." for k,n in odd]
 
+# %% ../nbs/22_audit.ipynb #964e075e
 class AuditReport:
-    "What `audit` found: tables `sheet`, `shortcuts`, `shift`, `odd`, sentences `warnings`; `df` the images, `ratio` ρ, `fraction` μ"
+    "What `audit` found: tables `sheet`, `shortcuts` (means), `by_class`, `shift`, `odd`; sentences `warnings`; images `df`; ρ, μ"
     def __init__(self,
         df, # The usable images
         T, # Their thumbnails
@@ -130,12 +166,18 @@ class AuditReport:
     ):
         self.df,self.measures = df,_measures(df, T)
         self.sheet,self.odd = _sheet(df, self.measures),_odd(df, T)
-        self.shortcuts,self.shift = _shortcuts(df, self.measures, seed),_shift(df, T, seed)
+        self.by_class,self.shift = _by_class(df, self.measures, seed),_shift(df, T, seed)
+        self.shortcuts = _means(self.by_class, df)
         trains = (df.split == 'train').any()
         self.ratio,self.fraction = (f(df) if trains else float('nan') for f in (imbalance_ratio, minority_fraction))
         self.warnings = _alarms(self)
 
-    def _parts(self): return {'Images': self.sheet, 'How well a figure alone predicts the label (AUROC)': self.shortcuts.round(3),
+    def _shortcut_table(self):
+        "The AUROC of each measure and class, and the mean with its interval"
+        each = self.by_class.AUROC.unstack().reindex(self.shortcuts.index)
+        return self.shortcuts if each.shape[1] < 3 else each.join(self.shortcuts.rename(columns=dict(AUROC='mean')))
+
+    def _parts(self): return {'Images': self.sheet, 'How well a figure alone predicts the label (AUROC)': self._shortcut_table().round(3),
         'How well thumbnails tell train from test (AUROC)': self.shift.round(3), 
         'Images that stand out': self.odd.drop(columns='path').assign(file=[Path(o).name for o in self.odd.path]).head(10)}
 
@@ -170,18 +212,30 @@ def _auc_bars(ax, table, title):
     ax.set_yticklabels([plain(str(o)) for o in t.index])
     if not len(t): ax.text(.5, 0, 'too few patients to tell', ha='center')
 
+def _shortcut_bars(ax, by_class):
+    "The class that each measure gives away most, with its interval; the others as rings"
+    t = by_class.dropna()
+    best = t.loc[list(dict.fromkeys(t.AUROC.groupby(level=0, sort=False).idxmax()))]
+    several, names = by_class.index.levels[1].size > 2, list(best.index.get_level_values(0))
+    labels = [f'{m}: {c}' if several else m for m,c in best.index]
+    if several:
+        y = [len(names) - 1 - names.index(m) for m in t.index.get_level_values(0)]
+        ax.plot(t.AUROC, y, 'o', mfc='none', color='gray', ms=4)
+    rings = '\n(dot: the class named; rings: the others)' if several else ''
+    _auc_bars(ax, best.set_axis(labels), f'figures that could stand in for the disease{rings}')
+
 def plot_audit(
     report # What `audit` gave
 ) -> plt.Figure: # Four panels
     "A data sheet as a picture: counts, brightness, shortcuts, shift"
-    fig, axs = plt.subplots(2, 2, figsize=(10, 7), dpi=80, layout='constrained')
+    splits, order = [s for s in SPLITS if s in set(report.df.split)], [plain(o) for o in class_names(report.df)]
+    fig, axs = plt.subplots(2, 2, figsize=(10, max(7, .6*len(order) + 4)), dpi=80, layout='constrained')
     F = report.measures.assign(label=report.df.label.astype(str).map(plain), split=report.df.split.astype(str))
     plot_class_counts(report.df, axs[0,0]).set_title('images')
-    splits, order = [s for s in SPLITS if s in set(F.split)], [plain(o) for o in class_names(report.df)]
     sns.boxplot(F, x='brightness', y='label', hue='split', order=order, hue_order=splits, palette='Greys', ax=axs[0,1], fliersize=2)
     axs[0,1].set(title='mean brightness', ylabel='', xlabel='gray level, 0 to 255')
     axs[0,1].legend(title=None, frameon=False, loc='upper left', bbox_to_anchor=(1, 1))
-    _auc_bars(axs[1,0], report.shortcuts, 'figures that could stand in for the disease')
+    _shortcut_bars(axs[1,0], report.by_class)
     _auc_bars(axs[1,1], report.shift, 'train against test, class by class')
     sns.despine(fig)
     return fig
