@@ -39,10 +39,13 @@ nbs: .venv/.installed-dev  ## After editing notebooks: export, run and save outp
 	$(BIN)/python tools/readme.py
 	$(BIN)/chkstyle --show-rule
 
-docs:  ## Build the site into _docs/ (needs Quarto)
+docs:  ## Build the site into _docs/ (needs Quarto): pages, a sample report, llms.txt
 	@command -v quarto >/dev/null || { echo "No site was built, for Quarto is not installed: get it from https://quarto.org/docs/get-started/, or let the docs workflow build the site on a pull request." >&2; exit 1; }
 	@$(MAKE) --no-print-directory .venv/.installed-dev
 	$(BIN)/nbdev-docs
+	$(MAKE) --no-print-directory demo
+	cp study/report.html _docs/report.html
+	$(BIN)/python tools/llms.py _docs
 
 clean:  ## Remove what was built: packages, site, study, caches (.venv stays)
 	rm -rf build dist *.egg-info _docs _proc study .pytest_cache .quarto nbs/.quarto

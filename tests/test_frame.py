@@ -74,11 +74,6 @@ def test_ci_runs_each_supported_python():
     assert strategy['matrix']['python-version'] == [o[1] for o in pythons if o]
     assert pyproject['project']['requires-python'] == '>=' + strategy['matrix']['python-version'][0]
 
-def test_sidebar_lists_every_page_once():
-    entries = yaml.safe_load((root/'nbs/sidebar.yml').read_text())['website']['sidebar']['contents']
-    pages = [p for e in entries for p in (e['contents'] if isinstance(e, dict) else [e])]
-    assert sorted(pages) == [o.name for o in notebooks]
-
 @pytest.mark.parametrize('nb', notebooks, ids=lambda p: p.stem)
 def test_notebook_says_nothing_about_a_machine(nb):
     for text in outputs(nb):
