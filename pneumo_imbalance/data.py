@@ -6,7 +6,7 @@ Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/data.html.md"""
 
 # %% auto #0
 __all__ = ['COLUMNS', 'scan_images', 'usable', 'read_table', 'class_names', 'class_counts', 'imbalance_ratio',
-           'minority_fraction', 'SPLITS', 'patient_id', 'positive_class', 'split_label']
+           'minority_fraction', 'PATTERNS', 'SPLITS', 'patient_id', 'positive_class', 'split_label']
 
 # %% ../nbs/12_data.ipynb #734b0c1d
 import os
@@ -15,12 +15,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np, pandas as pd
 
 from .tree import image_files, nested_copies
-from .names import SPLITS, as_categories, patient_id, split_label, split_name
-from .names import positive_class # chkstyle: ignore
+from .names import SPLITS, as_categories, find_patients, split_label, split_name
+from .names import PATTERNS, patient_id, positive_class # chkstyle: ignore
 from .image import SUFFIXES, measure_images
 
 # %% ../nbs/12_data.ipynb #e82dfd30
-_all_ = ['SPLITS', 'patient_id', 'positive_class', 'split_label']
+_all_ = ['PATTERNS', 'SPLITS', 'patient_id', 'positive_class', 'split_label']
 
 # %% ../nbs/12_data.ipynb #b9212686
 COLUMNS = ['path', 'split', 'label', 'patient', 'width', 'height', 'mode', 'bytes', 'digest', 'problem']
@@ -72,11 +72,6 @@ def _say_left_out(n_hidden, nested):
     if outer: print(f"{n} files in {', '.join(outer)} repeat the tree above, byte for byte: the nested copy was left out.")
     if '' in nested: print(f"{len(set(nested['']))} loose files repeat the folders below, byte for byte: they were left out.")
 
-def _say_strangers(patients, files):
-    "One sentence about files whose names tell no patient"
-    n = sum(p == patient_id(str(f), lambda _: None) for p,f in zip(patients, files))
-    if n: print(f"{n} of {len(files)} file names tell no patient: each is a patient of its own (`patient=` takes another rule).")
-
 # %% ../nbs/12_data.ipynb #bf028ac0
 def _says(file):
     "How much the folders of a file say: does one name a class, and does one name a split?"
@@ -85,7 +80,7 @@ def _says(file):
 
 def scan_images(
     path, # Folder of images: split/class/image, class/image, with any nesting above
-    patient=None, # How to tell the patient from an image's path below `path`: see `patient_id`
+    patient=None, # How to tell the patient from an image's path below `path`: see `find_patients`
     n_workers=None # Threads; None: one a core
 ) -> pd.DataFrame: # The table of images, sorted by path
     "Scan a folder tree into the table of images and say what was left out"
@@ -93,15 +88,13 @@ def scan_images(
     files, n_hidden = image_files(path, SUFFIXES)
     places = [split_label(f, path.resolve().name) for f in files]
     _check_found(path, files, [o[1] for o in places])
-    df = pd.DataFrame(dict(path=[str(path/f) for f in files], split=[o[0] for o in places], label=_one_spelling([o[1] for o in places]),
-        patient=[patient_id(str(f), patient) for f in files]))
+    df = pd.DataFrame(dict(path=[str(path/f) for f in files], split=[o[0] for o in places], label=_one_spelling([o[1] for o in places])))
     df = df.join(measure_images(df.path, n_workers))
     df.loc[(df.label == '') & (df.problem == ''), 'problem'] = 'in no class folder'
     nested = nested_copies(files, df.digest, _says)
     _say_left_out(n_hidden, nested)
     kept = ~pd.Series(map(str, files)).isin({f for o in nested.values() for f in o})
-    _say_strangers(df.patient[kept], [f for f,k in zip(files, kept) if k])
-    df = _table(df[kept])
+    df = _table(df[kept].assign(patient=find_patients([f for f,k in zip(files, kept) if k], patient)))
     _say_problems(df)
     return df
 
@@ -224,7 +217,7 @@ def read_table(
     path='path', # Column of image paths
     label='label', # Column of classes
     split=None, # Column of splits; None: 'split', if there is one, else every image is a training image
-    patient=None, # Column of patients; None: 'patient', if there is one, else see `patient_id`
+    patient=None, # Column of patients; None: 'patient', if there is one, else see `find_patients`
     n_workers=None # Threads; None: one a core
 ) -> pd.DataFrame: # The table of images, in the order given
     "Turn a CSV or DataFrame with paths and labels into the table of images"
@@ -233,9 +226,7 @@ def read_table(
     df = _with_paths(df.assign(path=df.path.where(df.path != '', None)))
     df = _with_splits(df, True) if 'split' in df else df.assign(split='train')
     if 'patient' in df: df = _with_patients(df)
-    else:
-        df['patient'] = [patient_id(o) for o in df.path]
-        _say_strangers(df.patient, df.path)
+    else: df['patient'] = find_patients(df.path)
     where = _root(csv, df.path) if root is None else Path(root)
     df = _measured(df.assign(path=[str(where/o) for o in df.path], label=as_categories(df.label).astype(object)), n_workers)
     df.loc[df.label.isna() & (df.problem == ''), 'problem'] = 'without a label'
