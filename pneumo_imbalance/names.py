@@ -66,7 +66,7 @@ def patient_id(
         found = m and (m[1] if m.re.groups else m[0])
     return _stem(path) if found is pd.NA or found in (None, '') or found != found else as_text(found)
 
-# %% ../nbs/06_names.ipynb #0e006917
+# %% ../nbs/06_names.ipynb #e90f5f03
 NO_PATIENT = { # chkstyle: ignore-node
     'ISIC': (r'(?:^|/)ISIC_\d{7}(?:_downsampled)?$', 'its metadata CSV has `patient_id` (2020) or `lesion_id` (HAM10000)'),
     'PadChest': (r'(?:^|/)\d{30,}_[\w-]+$', 'names tell the study, its CSV has `PatientID`'),
@@ -75,7 +75,8 @@ NO_PATIENT = { # chkstyle: ignore-node
     'VinDr-CXR': (r'(?:^|/)[0-9a-f]{32}$', 'it publishes no patient, only sex and age in its DICOM headers'),
     'MIMIC-CXR without its folders': (r'(?:^|/)[0-9a-f]{8}(?:-[0-9a-f]{8}){4}$', 'cxr-record-list.csv.gz has `subject_id`'),
     'CheXpert without its folders': (r'(?:^|/)view\d+_(?:frontal|lateral)$', 'the folders above told the patient'),
-    'the COVID-19 image data collection': (r'(?:^|/)(?:\d-s2\.0-S|(?:nCoV-)?(?:radiol|ryct)\.|nejm|kjr-|jkms-|ciaa|lancet|auntminnie|covid-19-|'
+    'the COVID-19 image data collection': (
+        r'(?:^|/)(?:\d-s2\.0-S|(?:nCoV-)?(?:radiol|ryct)\.|nejm|kjr-|jkms-|ciaa|lancet|auntminnie|covid-19-|'
         r'figure\d-|all\d+-fig|\d\.CXRCT|[0-9A-F]{8}-(?:[0-9A-F]{4}-){3}[0-9A-F]{12}$)', 'its metadata.csv has `patientid`')}
 
 # %% ../nbs/06_names.ipynb #bfe3276e
