@@ -28,5 +28,6 @@ from .findings import *
 from .remedy import *
 from .runs import *
 from .compare import *
+from .command import *
 from .report import *
 from .study import *

@@ -10,15 +10,14 @@ __all__ = ['study', 'pneumo_study']
 # %% ../nbs/62_study.ipynb #41ae42db
 from . import __version__
 
-import errno, json, math, shutil, sys, warnings
-from contextlib import contextmanager
+import json, math, shutil, warnings
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Annotated
 
-import matplotlib.pyplot as plt, pandas as pd
+import pandas as pd
 from fastcore.nbio import mk_cell, nb2str, new_nb
 from fastcore.script import anno_parser
 from safetensors.torch import save as safetensors_bytes
@@ -32,6 +31,7 @@ from .audit import audit
 from .train import find_arch
 from .evaluate import predict, score
 from .remedy import REMEDIES, head_epochs, parse_remedy, remedy_recipe, train_remedy
+from .command import run_command, writing
 from .report import study_page
 
 # %% ../nbs/62_study.ipynb #62445da4
@@ -55,14 +55,6 @@ def _train(df, balance, s, path):
 _on_leak = ['raise', 'warn', 'drop', 'ignore']
 _results = ['report.html', 'scores.csv', 'predictions.csv', 'predictions_valid.csv', 'history.csv', 'images.csv', 'study.ipynb']
 
-@contextmanager
-def _writing(out):
-    "One sentence where a folder takes no files"
-    try: yield
-    except OSError as e:
-        why = 'no space left on its disk' if e.errno == errno.ENOSPC else e.strerror or str(e)
-        raise OSError(f"expected a folder that can be written to, found {out} ({why}); free space or pass another with --out") from None
-
 def _old(out):
     "The files of an older study in `out`, the report first"
     models = [o for o in sorted((out/'models').glob('*.safetensors')) if o.stem.partition('+')[0] in ('baseline', *REMEDIES)]
@@ -71,7 +63,7 @@ def _old(out):
 def _out_folder(out, overwrite):
     "`out` as an existing folder that takes our files"
     out = Path(out).expanduser()
-    with _writing(out):
+    with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix='.study-', dir=out): pass
     old = ', '.join(o.name for o in _old(out))
@@ -103,7 +95,7 @@ def _save_runs(job, folder):
 # %% ../nbs/62_study.ipynb #ce14a23d
 def _publish(save, out):
     "Let `save` fill a hidden folder, and put what it wrote in the place of what was there"
-    with _writing(out):
+    with writing(out):
         shutil.rmtree(new := out/'.pneumo-study', ignore_errors=True)
         with deliver(new) as folder: save(folder)
         for o in _old(out): o.unlink()
@@ -220,9 +212,9 @@ def _finish_run(job, out, left):
     "Save the last run of a study, then score it, then write the page; the names of the page's parts that failed"
     _publish(partial(_save_runs, job), out)
     job.runs[-1].scores = score(job.runs[-1].preds, job.positive, seed=job.s.seed)
-    with _writing(out): write_whole(out/'scores.csv', _joined(job.runs, 'scores').to_csv())
+    with writing(out): write_whole(out/'scores.csv', _joined(job.runs, 'scores').to_csv())
     page, failed = study_page(job, left and f'The network with {left} is missing: the study was interrupted.')
-    with _writing(out): write_whole(out/'report.html', page)
+    with writing(out): write_whole(out/'report.html', page)
     return failed
 
 def _train_all(job, out):
@@ -289,12 +281,7 @@ def pneumo_study(
     args=None # Arguments; None: those of the command line
 ) -> int: # Exit code: 0 done, 1 a part of the report is missing, 2 wrong input, 130 interrupted
     "The command `pneumo-study`"
-    plt.switch_backend('agg')
-    args = {k: v for k,v in vars(_parser().parse_args(args)).items() if k not in ('pdb', 'xtra')}
-    def end(says, code):
-        if says: print(f'pneumo-study: {says}', file=sys.stderr)
-        return code
-    try: failed = _study(**args)[1]
-    except KeyboardInterrupt as e: return end(f"interrupted; finished and kept in {args['out']}: {e or 'nothing'}", 130)
-    except (ValueError, OSError) as e: return end(e, 2)
-    return end('parts of the report could not be made: ' + '; '.join(failed), 1) if failed else 0
+    def work(**args):
+        failed = _study(**args)[1]
+        return (1, 'parts of the report could not be made: ' + '; '.join(failed)) if failed else (0, '')
+    return run_command(_parser(), args, work, lambda args, e: f"finished and kept in {args['out']}: {e or 'nothing'}")
