@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
+from .names import as_text
 from .plot import new_axes, plain
 from .split import wilson_interval
 from .metrics import METRICS, brief, check_number, check_prevalence, class_code, interval_table, measure
@@ -25,7 +26,7 @@ from .curves import curve_legend, draw_curves, legend_name, named_tables, one_vs
 def _valid_only(preds, what):
     "Raise unless all rows are validation images"
     read_predictions(preds)
-    found = sorted(set(preds['split'].astype(str))) if 'split' in preds else ['no column split']
+    found = sorted({'no split' if pd.isna(o) else as_text(o) for o in preds['split']}) if 'split' in preds else ['no column split']
     if found != ['valid']: raise ValueError(f"expected validation images to choose {what} on, found {' and '.join(found)}; "
         "what was chosen on test images is no longer tested by them: pass predictions of df[df.split == 'valid']")
 

@@ -130,6 +130,10 @@ def tables(draw, classes=st.integers(2, 4), most=25, both=False, split='valid'):
     probs = {f'prob_{c}': o for c,o in zip(names, s.T)}
     return names, pd.DataFrame(dict(path=path, split=split, label=label, patient=patient, predicted=predicted, **probs), index=index)
 
+def truth(t, name):
+    "Which rows are of class `name`; one by one, for NumPy takes '\\0' for ''"
+    return np.array([str(o) == name for o in t.label])
+
 def divided(a, b): return a/b if b else math.nan
 
 def area(y, s):
@@ -204,7 +208,7 @@ def test_any_difference_is_that_of_the_scores(table, seed):
 @given(tables(both=True), st.sampled_from(['sensitivity', 'specificity']), st.sampled_from(['0', '.3', '.5', '.66', '.9', '.95', '1']))
 def test_any_threshold_grants_its_wish(table, wanted, least):
     names, t = table
-    y, s = t.label.astype(str).to_numpy() == names[0], t[f'prob_{names[0]}'].astype(float).clip(0, 1).to_numpy()
+    y, s = truth(t, names[0]), t[f'prob_{names[0]}'].astype(float).clip(0, 1).to_numpy()
     every = [(float((s[y] >= u).mean()), float((s[~y] < u).mean())) for u in [*s, 2]]
     i = ['sensitivity', 'specificity'].index(wanted)
     u = choose_threshold(t, f'{wanted}>={least}', positive=names[0])
@@ -219,7 +223,7 @@ def test_any_threshold_grants_its_wish(table, wanted, least):
 @given(tables(both=True), st.floats(1e-3, 1e3), st.one_of(st.none(), st.floats(.001, .999)))
 def test_any_threshold_costs_least(table, cost, prevalence):
     names, t = table
-    y, s = t.label.astype(str).to_numpy() == names[0], t[f'prob_{names[0]}'].astype(float).clip(0, 1).to_numpy()
+    y, s = truth(t, names[0]), t[f'prob_{names[0]}'].astype(float).clip(0, 1).to_numpy()
     ill = y.mean() if prevalence is None else prevalence
     def loss(u): return cost*ill*(s[y] < u).mean() + (1 - ill)*(s[~y] >= u).mean()
     assert loss(choose_threshold(t, cost=cost, prevalence=prevalence, positive=names[0])) <= min(map(loss, [*s, 2]))*(1 + 1e-9) + 1e-12
