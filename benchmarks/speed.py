@@ -2,13 +2,15 @@
 import argparse, hashlib, json, os, platform, subprocess, sys, tempfile, threading, time, tracemalloc
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
+from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from fastai.vision.all import Callback, CancelValidException, CategoryBlock, DataBlock, IndexSplitter, ImageBlock, PILImage
-from fastai.vision.all import RandomResizedCropGPU, Resize, Rotate, Zoom, get_image_files, resnet18, setup_aug_tfms, vision_learner
+from fastai.vision.all import RandomResizedCropGPU, Resize, Rotate, Zoom, get_image_files, models, resnet18, setup_aug_tfms, vision_learner
 from PIL import Image
 from torch.utils.data import WeightedRandomSampler
+from torch.utils.flop_counter import FlopCounterMode
 from pneumo_imbalance.block import xray_dataloaders
 from pneumo_imbalance.data import read_table, scan_images
 from pneumo_imbalance.phantom import make_phantoms
@@ -260,6 +262,113 @@ def samplers(sizes, repeats, limit=120):
     with ExitStack() as stack: out['bytes a row'] = process(stack, held.clear).submit(draw_bytes, max(sizes)).result()
     return out
 
+class Busy(threading.Thread):
+    "Samples how busy the GPU is, as its driver says: the share of time in which any kernel ran"
+    stop = False
+    def run(self):
+        self.seen = []
+        while not self.stop:
+            try: self.seen.append(torch.cuda.utilization())
+            except Exception: return # no nvidia-ml-py
+            time.sleep(.05)
+
+def busy_while(fn):
+    "Seconds that `fn` takes, and the share of them in which the GPU was busy, in percent"
+    watch = Busy(daemon=True)
+    if cuda: watch.start()
+    took, watch.stop = seconds(fn), True
+    if not cuda: return took, None
+    watch.join()
+    return took, round(float(np.mean(watch.seen)), 1) if watch.seen else None
+
+def plain_squares(df, bs, workers):
+    "The DataBlock of the study on images that are small already"
+    files, valid = [Path(o) for o in df.path], np.flatnonzero(df.split == 'valid')
+    block = DataBlock((ImageBlock, CategoryBlock), get_items=lambda _: files, get_y=dict(zip(files, df.label)).get,
+        splitter=IndexSplitter(valid), item_tfms=Resize(256),
+        batch_tfms=[RandomResizedCropGPU(224, min_scale=.75), *setup_aug_tfms([Rotate(), Zoom()])])
+    return block.dataloaders('.', bs=bs, num_workers=workers)
+
+def gpu_learner(df, way, arch, precision, bs):
+    "The learner of one way: plain fastai, or ours from a memory map, from the device, or compiled"
+    arch = getattr(models, arch)
+    if way == 'plain':
+        learn = vision_learner(plain_squares(df, bs, min(os.cpu_count(), 16)), arch, pretrained=False)
+        return getattr(learn, f'to_{precision}')()
+    cache = 'device' if way != 'ours' and cuda else True
+    dls = xray_dataloaders(df, item_size=256, size=224, bs=bs, cache=cache, on_leak='ignore')
+    return xray_learner(dls, arch, pretrained=False, precision=precision, compile=way == 'ours, compiled')
+
+def gpu_times(df, way, arch, precision, bs, repeats):
+    "Milliseconds an image of epochs and of the computing alone, and the GPU's busy share"
+    torch.manual_seed(0)
+    if cuda: torch.backends.cudnn.benchmark = False
+    learn = gpu_learner(df, way, arch, precision, bs)
+    n = len(learn.dls.train)*bs
+    start = time.perf_counter()
+    steps(learn, False, False, 5)
+    if cuda: torch.cuda.synchronize()
+    first = time.perf_counter() - start
+    fit(learn, False, False) if 'compiled' in way else None
+    whole = [busy_while(lambda: fit(learn, False, False)) for _ in range(repeats)]
+    alone = [busy_while(lambda: steps(learn, False, False)) for _ in range(repeats)]
+    # chkstyle: ignore-node
+    return dict(way=way, arch=arch, precision=precision, batch=bs, images=n, first_steps_s=round(first, 2)) | {
+        f'{k}_{what}': v for k,v in dict(epoch=whole, alone=alone).items() for what,v in
+        dict(ms=round(float(np.median([o[0] for o in v]))/n*1e3, 4), busy=max((o[1] or 0 for o in v), default=None)).items()}
+
+def ceilings():
+    "What the GPU can do at most, measured: matrix products in TFLOP/s, copies in TB/s"
+    def rate(fn, n=10):
+        for _ in range(3): fn()
+        return seconds(lambda: [fn() for _ in range(n)])/n
+    m, out = 8192 if cuda else 512, {}
+    for name,dtype,tf32 in (('bf16', torch.bfloat16, False), ('tf32', torch.float, True), ('fp32', torch.float, False)):
+        a, b = (torch.randn(m, m, device='cuda' if cuda else 'cpu', dtype=dtype) for _ in range(2))
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        out[f'{name}_tflops'] = round(2*m**3/rate(lambda: a @ b)/1e12, 1)
+    x = torch.empty(2**31 if cuda else 2**22, dtype=torch.uint8, device='cuda' if cuda else 'cpu')
+    y = torch.empty_like(x)
+    return out | dict(copy_tbs=round(2*len(x)/rate(lambda: y.copy_(x))/1e12, 2))
+
+def work(arch, bs=8):
+    "Floating-point operations, and values that layers read and write, of one image in one step of training"
+    model, moved = getattr(models, arch)(num_classes=2), []
+    def count(m, x, y): moved.append((sum(o.numel() for o in x) + y.numel())/bs)
+    for m in model.modules():
+        if not list(m.children()): m.register_forward_hook(count)
+    with FlopCounterMode(display=False) as flops: model(torch.randn(bs, 3, 224, 224)).sum().backward()
+    return dict(gflop=round(flops.get_total_flops()/bs/1e9, 2), mvalues=round(3*sum(moved)/1e6, 2))
+
+def gpu(df, dest, archs, ways, batches, repeats, limit):
+    "All rows, the most wanted first, each written down as it comes; what does not begin within `limit` seconds is left out"
+    start, res = time.perf_counter(), dict(machine=machine(), date=time.strftime('%Y-%m-%d'), rows=[])
+    res['packages'] = {k: version(k) for k in ('fastai', 'torchvision', 'numpy', 'pillow')}
+    res |= dict(ceilings=ceilings(), work={o: work(o) for o in archs})
+    rows = [(a, p, b, w) for b in batches for a in archs for p in ('bf16', 'fp32') for w in ways if 'compiled' not in w or p == 'bf16']
+    dest.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        pools = {o: process(stack, held.clear) for o in ('plain', 'ours')}
+        for arch,precision,bs,way in rows:
+            if time.perf_counter() - start > limit: break
+            try: row = pools[way.split(',')[0]].submit(gpu_times, df, way, arch, precision, bs, 2 if way == 'plain' else repeats).result()
+            except Exception as e: row = dict(way=way, arch=arch, precision=precision, batch=bs, error=f'{type(e).__name__}: {e}'[:500])
+            res['rows'].append(row)
+            print(f'{time.perf_counter() - start:6.1f} s', json.dumps(row), flush=True)
+            (dest/'speed_gpu.json').write_text(json.dumps(res, indent=1) + '\n')
+
+def gpu_main(args):
+    "The rows of a GPU, on small images"
+    with tempfile.TemporaryDirectory() as tmp:
+        os.environ.setdefault('PNEUMO_CACHE', f'{tmp}/cache')
+        df = scan_images(args.images)
+        df = df[df.split == 'train'].reset_index(drop=True)
+        df = df.iloc[np.linspace(0, len(df) - 1, args.epoch_images + 8).astype(int)].reset_index(drop=True)
+        df = pd.concat([df.iloc[::len(df)//8 + 1], df.drop(df.index[::len(df)//8 + 1])], ignore_index=True)
+        df['split'] = pd.Categorical(['valid']*8 + ['train']*(len(df) - 8), ['train', 'valid', 'test'])
+        presize(df, 256)
+        gpu(df, args.out, args.archs, args.ways, args.batches, min(args.repeats, 3), args.limit)
+
 def figure(res, dest):
     "Bars of what an image costs, ours beside plain fastai"
     frozen = dict(plain=res['epoch']['plain, frozen'], ours=res['epoch']['ours, frozen and still'])
@@ -320,7 +429,13 @@ def command():
     rows = [1e4, 1e5, 1e6, 1e7, 1e8]
     parser.add_argument('--sampler-sizes', type=float, nargs='*', default=rows, help='rows for the measure of samplers')
     parser.add_argument('--only', nargs='*', help='names of measurements, to take those alone')
+    parser.add_argument('--gpu', action='store_true', help='measure a GPU on small images instead: speed_gpu.json')
+    ways = ['plain', 'ours, device', 'ours, compiled', 'ours']
+    parser.add_argument('--ways', nargs='*', default=ways, help='with --gpu: the ways to measure')
+    parser.add_argument('--archs', nargs='*', default=['resnet18', 'resnet50'], help='with --gpu: torchvision networks')
+    parser.add_argument('--batches', nargs='*', type=int, default=[64, 256], help='with --gpu: images a batch')
+    parser.add_argument('--limit', type=float, default=1e9, help='with --gpu: seconds after which no measurement begins')
     parser.add_argument('--memory', help=argparse.SUPPRESS)
     parser.add_argument('--table', help=argparse.SUPPRESS)
     args = parser.parse_args()
-    memory(args.table, args.memory, args.bs) if args.memory else main(args)
+    memory(args.table, args.memory, args.bs) if args.memory else gpu_main(args) if args.gpu else main(args)

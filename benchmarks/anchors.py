@@ -1,0 +1,261 @@
+"""ResNet-18 from random weights at the height of the published figures: `python -m benchmarks.anchors --images FOLDER`.
+
+The rule, written down before the test images were predicted. Each recipe is trained
+(1) on the training images, judged on validation images of other patients ('valid'), and
+(2) across sources: the NORMAL images come in two series, `IM-` and `NORMAL2-IM-`. A network is trained with one of them and
+    judged on the other one and on the pneumonias of the validation patients ('source'). No test image takes part.
+A recipe is each way of training, with or without test-time augmentation. Among those whose mean ROC AUC in (1) is at most .003
+below the best one's, the one with the highest mean ROC AUC in (2) is taken. It is trained with more seeds. Its threshold is
+the one with the largest sensitivity + specificity on all predictions across sources, (2): they resemble images from elsewhere
+more than (1) does. The test images are predicted by this recipe alone, after that; thresholds from (1) and one half stand
+beside it."""
+import argparse, datetime, json, os, time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+import numpy as np, pandas as pd, torch, torch.nn.functional as F
+from fastai.vision.all import Callback, CancelValidException, LabelSmoothingCrossEntropy, MixUp, RandTransform, TensorImage
+from benchmarks.speed import machine
+from pneumo_imbalance.block import checked_dataloaders
+from pneumo_imbalance.calibrate import apply_threshold, choose_threshold
+from pneumo_imbalance.core import quiet
+from pneumo_imbalance.data import scan_images
+from pneumo_imbalance.evaluate import predict, score
+from pneumo_imbalance.leaks import check_leaks
+from pneumo_imbalance.presize import presize
+from pneumo_imbalance.sampling import BalancedSampler
+from pneumo_imbalance.split import split_valid
+from pneumo_imbalance.train import set_seed, xray_learner
+
+BASE = dict(size=128, epochs=10, lr=3e-3, bs=64, photo=0., equal=False, mixup=0., smooth=0., min_scale=.75)
+# chkstyle: ignore-node
+RECIPES = {k: BASE | v for k,v in {
+    'plain 128': {},
+    'photometric 128': dict(photo=1.),
+    'photometric 160': dict(photo=1., size=160),
+    'photometric 224': dict(photo=1., size=224),
+    'equalised 128': dict(equal=True),
+    'equalised, photometric 160': dict(equal=True, photo=.5, size=160),
+    'photometric, mixup, smooth 160': dict(photo=1., size=160, mixup=.2, smooth=.1),
+    'photometric 160, 20 epochs': dict(photo=1., size=160, epochs=20),
+    'strong photometric, wide crops 160': dict(photo=1.6, size=160, min_scale=.5, epochs=14)}.items()}
+
+def draw(n, low, high, p, like):
+    "`n` numbers between `low` and `high`, 0 where chance `p` leaves an image alone"
+    x = np.random.uniform(low, high, n)*(np.random.rand(n) < p)
+    return torch.from_numpy(x.astype('f4')).to(like.device).view(-1, 1, 1, 1)
+
+def blurred(x, share):
+    "Images mixed with a blurred copy of themselves"
+    return x + share*(F.avg_pool2d(F.pad(x, (2,)*4, 'reflect'), 5, 1) - x)
+
+def equalised(x, bins=256):
+    "Each image's gray values replaced by their rank, 0 to 1: exposure and contrast are gone"
+    b, flat = len(x), (x*(bins - 1)).round().long().clamp(0, bins - 1).flatten(1)
+    n = torch.zeros(b, bins, device=x.device).scatter_add_(1, flat, torch.ones(flat.shape, device=x.device))
+    rank = (n.cumsum(1) - n/2)/flat.shape[1]
+    return rank.gather(1, flat).view_as(x)
+
+class Photometric(RandTransform):
+    "Another exposure: gamma, contrast, brightness, blur, noise, each for half of the images; on valid and test nothing but equalisation"
+    split_idx, order = None, 11
+    def __init__(self, strength=1., equal=False):
+        super().__init__(p=1)
+        self.strength,self.equal = strength,equal
+
+    def before_call(self, b, split_idx): self.random = split_idx == 0
+
+    def encodes(self, x:TensorImage):
+        x = x.as_subclass(torch.Tensor)
+        if self.equal: x = equalised(x)
+        return TensorImage(self.varied(x) if self.random and self.strength else x)
+
+    def varied(self, x):
+        s, n = self.strength, len(x)
+        x = x.clamp(0, 1)**torch.exp(draw(n, -.5*s, .5*s, .5, x))
+        x = (x - .5)*torch.exp(draw(n, -.35*s, .35*s, .5, x)) + .5 + draw(n, -.15*s, .15*s, .5, x)
+        x = blurred(x, draw(n, 0, .8*min(s, 1.2), .5, x))
+        return (x + torch.randn_like(x[:,:1])*draw(n, 0, .05*s, .5, x)).clamp(0, 1)
+
+class NoValidation(Callback):
+    def before_validate(self):
+        if not hasattr(self, 'gather_preds'): raise CancelValidException
+
+def across(df, series):
+    "The table without its test images, its splits by the series of the NORMAL images: valid holds `series` and the validation patients' pneumonias"
+    df = df[df.split != 'test']
+    normal = df.label.astype(str) == 'NORMAL'
+    mine = df.path.str.contains(r'NORMAL2-' if series == 'NORMAL2-IM' else r'/IM-')
+    valid = np.where(normal, mine, df.split == 'valid')
+    return df.assign(split=pd.Categorical(np.where(valid, 'valid', 'train'), ['train', 'valid', 'test'])).reset_index(drop=True)
+
+def made(df, r, seed):
+    "Loaders and learner of a recipe"
+    cache = 'device' if torch.cuda.is_available() else True
+    item = r['size']*9//8
+    dls = checked_dataloaders(df, item_size=item, size=r['size'], bs=r['bs'], sampler=BalancedSampler, seed=seed, cache=cache, min_scale=r['min_scale'])
+    for dl in dls.loaders: dl.after_batch.add(Photometric(r['photo'], r['equal']))
+    loss = LabelSmoothingCrossEntropy(r['smooth']) if r['smooth'] else None
+    cbs = [NoValidation()] + ([MixUp(r['mixup'])] if r['mixup'] else [])
+    set_seed(seed)
+    return xray_learner(dls, pretrained=False, precision='bf16' if torch.cuda.is_available() else 'fp32', loss_func=loss, cbs=cbs)
+
+def predicted(learn, rows, n=4):
+    "Predictions in full precision, as the image is ('prob_') and with the mean of `n` augmented views and the image itself ('tta_')"
+    learn.to_fp32()
+    learn.remove_cbs(learn.cbs.filter(lambda o: isinstance(o, MixUp)))
+    preds = predict(learn, rows)
+    views = learn.dls.test_dl(rows)
+    with quiet(learn): more = learn.tta(dl=views, n=n, beta=1/(n + 1))[0].double().numpy()
+    return preds[['path', 'split', 'label', 'patient']].assign(plain=preds.prob_PNEUMONIA, tta=more[:,1])
+
+def run(df, name, seed, kind, out, settings):
+    "Train one network and write its predictions; returns how long that took"
+    file = out/f"{kind} {name} {seed}.csv".replace(', ', '_').replace(' ', '-')
+    if file.exists(): return file.name, 0.
+    start = time.monotonic()
+    os.environ['IN_TEST'] = '1'
+    torch.set_num_threads(settings['threads'])
+    r, table = RECIPES[name] | settings['change'], df if kind in ('valid', 'test') else across(df, kind)
+    learn = made(table, r, seed)
+    with quiet(learn): learn.fit_two_stage(0, r['epochs'], lr_unfrozen=r['lr'], show_plot=False)
+    rows = table[table.split.isin(['valid', 'test'] if kind == 'test' else ['valid'])]
+    predicted(learn, rows).assign(kind=kind, recipe=name, seed=seed).to_csv(file.with_suffix('.tmp'), index=False)
+    file.with_suffix('.tmp').rename(file)
+    return file.name, time.monotonic() - start
+
+def jobs_of(names, seeds, kinds): return [(n, s, k) for s in seeds for n in names for k in kinds]
+
+def train_all(pool, df, jobs, out, settings, until):
+    "All jobs in the pool's processes; what has not begun when `until` has come is left out"
+    pending = {pool.submit(run, df, n, s, k, out, settings): (n, s, k) for n,s,k in jobs}
+    try:
+        for o in as_completed(pending, timeout=max(until - time.monotonic(), 1)):
+            try: name, took = o.result()
+            except Exception as e: # one that fails leaves the others alone
+                print(f'failed: {pending[o]}: {type(e).__name__}: {e}', flush=True)
+                continue
+            print(f'{time.monotonic() - START:6.1f} s  {name}: {took:.1f} s', flush=True)
+    except TimeoutError: print('out of time: the rest is left out', flush=True)
+    for o in pending: o.cancel()
+
+def read_all(out, kinds):
+    files = [o for k in kinds for o in sorted(out.glob(f'{k}-*.csv'))]
+    t = pd.concat([pd.read_csv(o) for o in files], ignore_index=True) if files else pd.DataFrame()
+    return t
+
+def of_recipe(out, kinds, name):
+    t = read_all(out, kinds)
+    return t[t.recipe == name]
+
+def auc(t, col):
+    from sklearn.metrics import roc_auc_score
+    return roc_auc_score(t.label == 'PNEUMONIA', t[col])
+
+SOURCES = ['NORMAL2-IM', 'IM']
+
+def judged(out):
+    "A row per recipe and view: mean ROC AUC on valid, and across sources"
+    t, rows = read_all(out, ['valid', *SOURCES]), []
+    for (name,kind,seed),g in t.groupby(['recipe', 'kind', 'seed']):
+        rows += [dict(recipe=name, kind=kind, seed=seed, view=v, auc=auc(g, v)) for v in ('plain', 'tta')]
+    rows = pd.DataFrame(rows)
+    w = rows.groupby(['recipe', 'view', 'kind']).auc.mean().unstack('kind').reindex(columns=['valid', *SOURCES])
+    return w.assign(source=w[SOURCES].mean(axis=1, skipna=False)), rows
+
+def choose(table):
+    "The recipe and view that the rule takes"
+    t = table.dropna()
+    return t[t.valid >= t.valid.max() - .003].source.idxmax()
+
+def as_preds(t, view):
+    "A table of predictions as the library scores them"
+    p = t[view].to_numpy()
+    said = pd.Categorical.from_codes((p >= .5).astype(int), ['NORMAL', 'PNEUMONIA'])
+    keep = t[['path', 'split', 'label', 'patient']].reset_index(drop=True)
+    return keep.assign(label=pd.Categorical(keep.label, ['NORMAL', 'PNEUMONIA']), prob_NORMAL=1 - p, prob_PNEUMONIA=p, predicted=said)
+
+def mean_of(t, view):
+    "The mean of the networks"
+    return t.groupby(['path', 'split', 'label', 'patient'], as_index=False)[view].mean()
+
+def thresholds(out, name, view):
+    "Where to call an image pneumonia: chosen across sources, on valid, and one half"
+    src, valid = (of_recipe(out, k, name) for k in (SOURCES, ['test']))
+    src = src.assign(split='valid', path=src.kind + '/' + src.seed.astype(str) + src.path) # each network's view of an image counts
+    valid = valid[valid.split == 'valid']
+    return {'across sources': choose_threshold(as_preds(src, view)), 'valid': choose_threshold(as_preds(mean_of(valid, view), view)), 'one half': .5}
+
+SHOWN = ['ROC AUC', 'average precision', 'balanced accuracy', 'accuracy', 'sensitivity', 'specificity']
+
+def scored(out, name, view, ts, n_boot=2000):
+    "A row per network, split, threshold and metric; the mean of the networks at the end"
+    t, rows = of_recipe(out, ['test'], name), []
+    groups = [(str(s), g) for s,g in t.groupby('seed')] + [('mean of the networks', mean_of(t, view))]
+    for seed,g in groups:
+        for split,h in g.groupby('split'):
+            for how,at in ts.items():
+                s = score(apply_threshold(as_preds(h, view), at), 'PNEUMONIA', n_boot=n_boot).loc[SHOWN, ['value', 'low', 'high']]
+                rows += [dict(seed=seed, split=split, threshold=how, at=at, metric=k, **o) for k,o in s.round(5).to_dict('index').items()]
+    return pd.DataFrame(rows)
+
+def write(out, dest, args, took):
+    "The tables of numbers, from the runs in `out`"
+    dest.mkdir(parents=True, exist_ok=True)
+    table, rows = judged(out)
+    rows.round(5).to_csv(dest/'trials.csv', index=False)
+    table.round(5).to_csv(dest/'recipes.csv')
+    print(table.round(4).to_string(), flush=True)
+    name, view = choose(table)
+    ts = thresholds(out, name, view)
+    about = dict(machine=machine(), date=str(datetime.date.today()), recipe=name, view=view, settings=RECIPES[name] | args.change,
+        thresholds=ts, rule=__doc__, took=took, packages={k: version(k) for k in ('fastai', 'torchvision', 'numpy', 'pandas', 'pillow')})
+    (dest/'about.json').write_text(json.dumps(about, indent=1) + '\n')
+    s = scored(out, name, view, ts, args.boot)
+    s.to_csv(dest/'scores.csv', index=False)
+    print(f'chosen: {name}, {view}; thresholds {ts}')
+    t = s[(s.split == 'test')].pivot_table(index=['threshold', 'seed'], columns='metric', values='value')[SHOWN]
+    print(t.round(4).to_string(), flush=True)
+
+START = time.monotonic()
+
+def main(args):
+    out = args.out/'runs'
+    out.mkdir(parents=True, exist_ok=True)
+    took = {}
+    if not args.tables:
+        df = check_leaks(split_valid(scan_images(args.images)), on_leak='raise').df.reset_index(drop=True)
+        names = args.recipes or list(RECIPES)
+        sizes = {(RECIPES[n] | args.change)['size']*9//8 for n in names}
+        for s in sizes: presize(df, s)
+        print(f'{time.monotonic() - START:6.1f} s  scanned and presized for {sizes}', flush=True)
+        settings = dict(threads=max((os.cpu_count() or 2)//args.jobs, 1), change=args.change)
+        with ProcessPoolExecutor(args.jobs, get_context('spawn')) as pool:
+            first = jobs_of(names, [0], ['valid', *SOURCES]) + jobs_of(names, [1], ['valid', *SOURCES])
+            train_all(pool, df, first, out, settings, START + args.trials)
+            table, _ = judged(out)
+            print(table.round(4).to_string(), flush=True)
+            name, view = choose(table)
+            print(f'{time.monotonic() - START:6.1f} s  chosen: {name}, {view}', flush=True)
+            train_all(pool, df, jobs_of([name], range(args.seeds), ['test']), out, settings, START + args.limit)
+            took = dict(seconds=round(time.monotonic() - START, 1), trainings_at_a_time=args.jobs)
+    write(out, args.dest, args, took)
+
+def parser():
+    p = argparse.ArgumentParser(prog='python -m benchmarks.anchors', description=__doc__.splitlines()[0])
+    p.add_argument('--images', help='folder of images with a test split')
+    p.add_argument('--out', type=Path, default=Path('study/anchors'), help='folder for the runs; finished ones are not trained again')
+    p.add_argument('--dest', type=Path, default=Path('study/anchors'), help='folder for the tables')
+    p.add_argument('--recipes', nargs='*', help='names of recipes to try')
+    p.add_argument('--seeds', type=int, default=8, help='networks of the chosen recipe')
+    p.add_argument('--jobs', type=int, default=1, help='trainings at a time')
+    p.add_argument('--trials', type=float, default=1e9, help='seconds after which no trial begins')
+    p.add_argument('--limit', type=float, default=1e9, help='seconds after which no network is trained')
+    p.add_argument('--boot', type=int, default=2000, help='resamples of the patients')
+    p.add_argument('--tables', action='store_true', help='make the tables from finished runs')
+    p.add_argument('--change', type=json.loads, default={}, help='settings to change in all recipes, as JSON')
+    return p
+
+if __name__ == '__main__': main(parser().parse_args())
