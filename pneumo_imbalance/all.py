@@ -14,6 +14,7 @@ from .store import *
 from .copies import *
 from .leaks import *
 from .audit import *
+from .faults import *
 from .arch import *
 from .sampling import *
 from .presize import *
@@ -31,3 +32,4 @@ from .compare import *
 from .command import *
 from .report import *
 from .study import *
+from .audit_page import *

@@ -140,25 +140,26 @@ def _told_apart(r, several, who):
 
 # %% ../nbs/22_audit.ipynb #6a4b8ad8
 def _shortcut_alarms(by_class):
-    "A sentence for each measure that gives a class away; all of them together only where they tell more than each"
+    "The least AUROC and a sentence for each measure that gives a class away; all together only where they tell more than each"
     several, told = by_class.index.levels[1].size > 2, _given_away(by_class)
     alone = told.measure != 'all together'
-    out = [_told_apart(r, several, f'{r.measure} alone tells') for _,r in told[alone].iterrows()]
+    out = [(r.low, _told_apart(r, several, f'{r.measure} alone tells')) for _,r in told[alone].iterrows()]
     more = told[~alone & (told.low > told.low[alone].max() + .05)] if alone.any() else told
-    return out + [_told_apart(r, several, 'Size, mode, bytes and brightness together tell') for _,r in more.iterrows()]
+    return out + [(r.low, _told_apart(r, several, 'Size, mode, bytes and brightness together tell')) for _,r in more.iterrows()]
 
 def _alarms(report):
-    "What in a data sheet deserves a warning, in sentences, the gravest first"
+    "What in a data sheet deserves a warning: kind, least AUROC or share of the images, sentence; the gravest first"
     shift = report.shift[report.shift.low > .6].sort_values('low', ascending=False, kind='stable')
     other = 'they come from another source, and scores on them are no measure of images like the training ones'
-    out = _shortcut_alarms(report.by_class)
-    out += [f'{k} test images can be told from training images, {_at(r)}: {other}.' for k,r in shift.iterrows()]
+    out = [('shortcuts', *o) for o in _shortcut_alarms(report.by_class)]
+    out += [('shift', r.low, f'{k} test images can be told from training images, {_at(r)}: {other}.') for k,r in shift.iterrows()]
     odd = report.odd.why.value_counts(sort=False).items()
-    return out + [f"{n:,} images {'are' if k == 'blank' else 'stand out'}: {k}. Look at them." for k,n in odd]
+    says = [('odd', n/len(report.df), f"{n:,} images {'are' if k == 'blank' else 'stand out'}: {k}. Look at them.") for k,n in odd]
+    return pd.DataFrame(out + says, columns=['kind', 'size', 'says'])
 
 # %% ../nbs/22_audit.ipynb #964e075e
 class AuditReport:
-    "What `audit` found: tables `sheet`, `shortcuts` (means), `by_class`, `shift`, `odd`; sentences `warnings`; images `df`; ρ, μ"
+    "What `audit` found: tables `sheet`, `shortcuts` (means), `by_class`, `shift`, `odd`, `alarms`; sentences `warnings`; ρ, μ"
     def __init__(self,
         df, # The usable images
         T, # Their thumbnails
@@ -170,7 +171,8 @@ class AuditReport:
         self.shortcuts = _means(self.by_class, df)
         trains = (df.split == 'train').any()
         self.ratio,self.fraction = (f(df) if trains else float('nan') for f in (imbalance_ratio, minority_fraction))
-        self.warnings = _alarms(self)
+        self.alarms = _alarms(self)
+        self.warnings = self.alarms.says.tolist()
 
     def _shortcut_table(self):
         "The AUROC of each measure and class, and the mean with its interval"

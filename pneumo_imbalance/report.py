@@ -126,6 +126,7 @@ th,td{padding:.25rem .6rem;text-align:right;border-bottom:1px solid #ddd;vertica
 th{max-width:11rem;overflow-wrap:break-word}th[scope=row],th:not([scope]){text-align:left}
 .note{background:#fff4d6;border-left:4px solid #c80;padding:.6rem 1rem}.pair>div{min-width:0}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr));gap:1rem}
+.pairs{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,17rem),1fr));gap:1rem}.pairs figure{margin:0}
 @media(max-width:40rem){table{font-size:.75rem}th,td{padding:.2rem .35rem}}'''
 
 _policy = "default-src 'none'; img-src data:; style-src 'sha256-{}'; base-uri 'none'; form-action 'none'"
