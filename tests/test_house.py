@@ -122,6 +122,13 @@ def test_every_picture_is_described(nb):
     bare = [''.join(c['source']) for o,c in outputs if any(m.startswith('image/') for m in o.get('data', {}))]
     no([f'a picture without `#| fig-alt:`: {o[:80]!r}' for o in bare if not re.search(r'^#\|\s*fig-alt: *\S', o, re.M)])
 
+@pytest.mark.parametrize('nb', notebooks, ids=lambda o: o.stem)
+def test_every_picture_is_followed_by_what_to_see(nb):
+    made = json.loads(nb.read_text(encoding='utf-8'))['cells']
+    shows = [i for i,c in enumerate(made) if any(m.startswith('image/') for o in c.get('outputs', []) for m in o.get('data', {}))]
+    def says(cell): return cell['cell_type'] == 'markdown' and not ''.join(cell['source']).startswith('#')
+    no([''.join(made[i]['source'])[:80] for i in shows if not any(map(says, made[i + 1:i + 3]))])
+
 def length_limit(nb, cell): return 100 if nb in stories and not hidden(cell) else 140
 
 def test_lines_are_short():

@@ -56,7 +56,8 @@ def test_checks_are_folded_and_examples_stay_open():
     no([s for s,c in made if 'code-fold: true' in s and c['outputs']])
 
 def test_no_page_makes_quarto_load_scripts():
-    no([f'{nb.name}: {c["source"][:60]}' for nb in notebooks for c in processed(nb) for o in c['outputs'] if 'text/html' in o.get('data', {})])
+    outputs = [(nb, c, o) for nb in notebooks for c in processed(nb) for o in c['outputs']]
+    no([f'{nb.name}: {c["source"][:60]}' for nb,c,o in outputs if 'text/html' in o.get('data', {})])
 
 def test_signatures_are_tables():
     from pneumo_imbalance.split import split_valid
