@@ -205,14 +205,14 @@ def audit(
     return AuditReport(images, thumbnails(images, n_workers), seed)
 
 # %% ../nbs/22_audit.ipynb #a9bf9dac
-def _auc_bars(ax, table, title):
+def _auc_bars(ax, table, title, none='too few patients to tell'):
     "AUROCs as dots with intervals, chance as a line"
     t = table.dropna()[::-1]
     ax.errorbar(t.AUROC, range(len(t)), xerr=[t.AUROC - t.low, t.high - t.AUROC], fmt='o', color='C0', capsize=3)
     ax.axvline(.5, color='gray', ls='--', lw=1)
     ax.set(xlim=(0, 1.02), ylim=(-.6, max(len(t), 1) - .4), yticks=range(len(t)), title=title, xlabel='AUROC; the dashed line is chance')
     ax.set_yticklabels([plain(str(o)) for o in t.index])
-    if not len(t): ax.text(.5, 0, 'too few patients to tell', ha='center')
+    if not len(t): ax.text(.5, 0, none, ha='center')
 
 def _shortcut_bars(ax, by_class):
     "The class that each measure gives away most, with its interval; the others as rings"
@@ -238,6 +238,7 @@ def plot_audit(
     axs[0,1].set(title='mean brightness', ylabel='', xlabel='gray level, 0 to 255')
     axs[0,1].legend(title=None, frameon=False, loc='upper left', bbox_to_anchor=(1, 1))
     _shortcut_bars(axs[1,0], report.by_class)
-    _auc_bars(axs[1,1], report.shift, 'train against test, class by class')
+    none = ['no train and test splits'] if not {'train', 'test'} <= {*splits} else []
+    _auc_bars(axs[1,1], report.shift, 'train against test, class by class', *none)
     sns.despine(fig)
     return fig

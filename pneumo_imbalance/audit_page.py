@@ -7,7 +7,7 @@ Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/audit_page.html.md"""
 # %% auto #0
 __all__ = ['audit_html', 'junit_xml', 'pneumo_audit']
 
-# %% ../nbs/65_audit_page.ipynb #76041de7
+# %% ../nbs/65_audit_page.ipynb #5476dbd0
 from . import __version__
 
 import base64, io, re, tempfile
@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Annotated
 from xml.etree import ElementTree
 
-import numpy as np
+import numpy as np, pandas as pd
 from fastcore.script import anno_parser
-from fastcore.xml import B, Div, Figcaption, Figure, Img, P
+from fastcore.xml import B, Code, Div, Figcaption, Figure, Img, P
 from PIL import Image, ImageOps
 
 from .core import write_whole
@@ -29,7 +29,7 @@ from .faults import CHECKS, audit_archive
 from .command import run_command, writing
 from .report import html_attempt, html_list, html_page, html_picture, html_section, html_table, html_text
 
-# %% ../nbs/65_audit_page.ipynb #a7e77b58
+# %% ../nbs/65_audit_page.ipynb #9260bdef
 def _square(path, side):
     "An image in a square of `side` pixels; black where it can't be read"
     try: return ImageOps.pad(open_image(path, least=side).convert('L'), (side, side))
@@ -38,7 +38,8 @@ def _square(path, side):
 def _jpeg(paths, side=140):
     "Images side by side as the source of an `img`"
     buf = io.BytesIO()
-    Image.fromarray(np.hstack([np.pad(_square(o, side), ((0, 0), (1, 1)), constant_values=255) for o in paths])).save(buf, 'JPEG', quality=75)
+    squares = [np.pad(_square(o, side), ((0, 0), (1, 1)), constant_values=255) for o in paths]
+    Image.fromarray(np.hstack(squares)).save(buf, 'JPEG', quality=75)
     return 'data:image/jpeg;base64,' + base64.b64encode(buf.getvalue()).decode()
 
 def _where(row): return f'{row.split}, {row.label}: {Path(row.path).name}'
@@ -51,49 +52,61 @@ def _figure(rows, says):
     names = _printed('; '.join(map(_where, rows)))
     return Figure(Img(src=_jpeg([o.path for o in rows]), alt=names), Figcaption(B(says), ' ', names))
 
-# %% ../nbs/65_audit_page.ipynb #e2f6b3f0
+# %% ../nbs/65_audit_page.ipynb #50dd3bd7
 _most = 24
+_titles = dict(leaks='images of an earlier split', conflicts=CHECKS['conflicts'], copies=CHECKS['copies'])
 
 def _pictures(a, check):
     "Figures of the pairs of a check"
-    pairs, rows = a.pairs[check].head(_most), a.df.drop_duplicates('path').set_index('path', drop=False)
+    every, rows = a.pairs[check], a.df.drop_duplicates('path').set_index('path', drop=False)
+    pairs = every if len(every) <= _most else pd.concat([every.head(_most//2), every.tail(_most//2)])
     shown = [_figure([rows.loc[o.path_a], rows.loc[o.path_b]], 'the same bytes' if o.score == 1 else f'alike {o.score:.4f}')
         for o in pairs.itertuples()]
-    more = f"{len(pairs):,} of {len(a.pairs[check]):,} pairs, the surest first. The score is a correlation; 1 is the same picture."
-    return html_section(f'Pairs: {CHECKS[check]}', html_text(more), Div(*shown, klass='pairs'))
+    half = f' Of {len(every):,} pairs these are the {_most//2} surest and the {_most//2} least sure.' if len(pairs) < len(every) else ''
+    more = f'The surest come first: the score is a correlation, and 1 is the same picture.{half} Look at the last ones yourself.'
+    return html_section(f'Pairs: {_titles[check]}', html_text(more), Div(*shown, klass='pairs'))
 
 def _odd_pictures(a):
     "Figures of the images that stand out"
     rows = [o for _,o in a.sheet.odd.head(_most).iterrows()]
     return html_section('Images that stand out', Div(*[_figure([o], o.why) for o in rows], klass='pairs'))
 
+# %% ../nbs/65_audit_page.ipynb #eef4b32a
+def _coded(text):
+    "Text in which names between backticks become code"
+    return [Code(o) if i%2 else o for i,o in enumerate(_printed(text).split('`'))]
+
+def _who(a):
+    "How many patients there are, as far as one knows"
+    n, of = sum(a.findings.says.str.contains('tell no patient')), a.df.patient.nunique()
+    return f'{of:,} patients' + (', counting each image whose name tells none as one' if n else '')
+
 def _findings_part(a):
     "What was found and what to do, an item each"
-    items, told = [], set()
-    for o in a.findings.itertuples():
-        do = [] if o.advice in told else [P(f'What to do: {o.advice}')]
-        told.add(o.advice)
-        items.append(Div(P(B(f'{o.check}: '), _printed(o.says)), *do))
+    groups = a.findings.groupby(['check', 'advice'], sort=False)
+    items = [Div(*[P(B(f'{k}: '), _printed(o)) for o in rows.says], P('What to do: ', *_coded(do))) for (k,do),rows in groups]
     none = [html_text(f"Nothing was found by the checks: {', '.join(k for k in CHECKS if k not in a.skipped)}.")] if not items else []
     skipped = [html_text(f'Not checked: {k} ({why}).') for k,why in a.skipped.items()]
     return html_section('Findings, in the order of how much they would flatter a score', *none, html_list(items), *skipped)
 
-# %% ../nbs/65_audit_page.ipynb #404869cc
+# %% ../nbs/65_audit_page.ipynb #bce68685
 _limits = ['The order of the findings is an estimate. It says where to look first.',
     'No finding is no proof. Copies that were turned, mirrored, or cropped by more than 3 % are not found.',
+    'A network sees width and height only through what resizing leaves of them: sharpness and proportions.',
     'Patients are those that names or a table tell. Where these tell none, nobody can say whether a split parts a patient.',
     'Markers, borders and the noise of a machine can give a class away too. Only the figures in the table below were tested.',
     'An interval that holds .5 shows nothing, and does not prove that there is nothing.']
+_panels = 'Counts, brightness, how well figures of a file tell each class, and how well thumbnails tell test from train'
 _private = 'Not for clinical use. This page shows small pictures of the images: pass it on only to those who may see them.'
 
 def _sheet_part(a):
     "The data sheet"
-    shortcuts = a.sheet.by_class.unstack()['AUROC'].reindex(a.sheet.shortcuts.index).rename_axis(columns=None)
+    shortcuts = a.sheet.by_class.AUROC.unstack().reindex(a.sheet.shortcuts.index).rename_axis(columns=None)
     tables = {'Images': (a.sheet.sheet, 1), 'AUROC of each figure for each class against the rest, outside test': (shortcuts, 2),
         'AUROC of thumbnails for test against train': (a.sheet.shift.round(2), 2), 'Images by split and class': (class_counts(a.df), 0)}
     return html_section('Data sheet', *[html_table(t, d, caption=k) for k,(t,d) in tables.items() if len(t) and t.notna().any(axis=None)])
 
-# %% ../nbs/65_audit_page.ipynb #188af1a7
+# %% ../nbs/65_audit_page.ipynb #52e164fd
 def audit_html(
     found, # What `audit_archive` gave
     name='', # What the archive is called
@@ -104,14 +117,14 @@ def audit_html(
     parts = {'Findings': lambda: _findings_part(found)}
     if pictures: parts |= {f'Pairs: {k}': partial(_pictures, found, k) for k in found.pairs if len(found.pairs[k])}
     if pictures and len(found.sheet.odd): parts['Odd images'] = lambda: _odd_pictures(found)
-    parts |= {'Data sheet': lambda: _sheet_part(found), 'Picture': lambda: html_picture(lambda: plot_audit(found.sheet), 'Counts, brightness, '
-        'how well figures of a file tell each class, and how well thumbnails tell test from train')}
+    parts |= {'Data sheet': lambda: _sheet_part(found), 'Picture': lambda: html_picture(lambda: plot_audit(found.sheet), _panels)}
     made = [html_attempt(k, f, failed) for k,f in parts.items()]
-    head = [html_text(_private if pictures else 'Not for clinical use.', note=True), html_text(f'{name} {found.df.patient.nunique():,} patients.'.strip())]
+    head = [html_text(_private if pictures else 'Not for clinical use.', note=True), html_text(f'{name} {_who(found)}.'.strip())]
+    head += [html_list([P(*_coded(o)) for o in says])] if says else []
     end = html_section('What this page does not say', html_list(_limits), html_text(f'Written by pneumo_imbalance {__version__}.'))
-    return html_page(f'An audit of {len(found.df):,} images', *head, *([html_list(says)] if says else []), *made, end), failed
+    return html_page(f'An audit of {len(found.df):,} images', *head, *made, end), failed
 
-# %% ../nbs/65_audit_page.ipynb #b051dfc3
+# %% ../nbs/65_audit_page.ipynb #5308767e
 def _plain(o): return re.sub(r'[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]', '?', str(o))
 
 def junit_xml(
@@ -120,7 +133,8 @@ def junit_xml(
 ) -> str: # XML
     "The checks as a JUnit report, a test case each"
     says = {k: [*found.findings.says[found.findings.check == k]] for k in CHECKS}
-    count = dict(tests=len(CHECKS), failures=sum(bool(says[k]) for k in {*fail_on}), skipped=sum(not says[k] for k in found.skipped), errors=0)
+    count = dict(tests=len(CHECKS), failures=sum(bool(says[k]) for k in {*fail_on}), errors=0)
+    count['skipped'] = sum(not says[k] for k in found.skipped)
     suite = ElementTree.Element('testsuite', name='pneumo-audit', **{k: str(v) for k,v in count.items()})
     for k,o in says.items():
         case = ElementTree.SubElement(suite, 'testcase', classname='pneumo-audit', name=k)
@@ -130,12 +144,12 @@ def junit_xml(
         elif k in found.skipped: ElementTree.SubElement(case, 'skipped', message=found.skipped[k])
     return ElementTree.tostring(suite, encoding='unicode', xml_declaration=True)
 
-# %% ../nbs/65_audit_page.ipynb #3b9a2a08
+# %% ../nbs/65_audit_page.ipynb #d02e2243
 def _check_free(file, overwrite):
     "`file` can be written, and holds nothing that somebody may want"
     file = Path(file).expanduser()
     if file.is_dir(): raise ValueError(f"expected a file to write, found the folder {file}; name a file in it")
-    if file.exists() and not overwrite: raise ValueError(f"expected no file at {file}, found one; pass another name, or --overwrite to replace it")
+    if file.exists() and not overwrite: raise ValueError(f"expected no file at {file}, found one; name another, or pass --overwrite")
     with writing(file.parent):
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix='.audit-', dir=file.parent): pass
@@ -170,7 +184,7 @@ def _command(path, csv, columns, out, patient, fail_on, junit, pictures, overwri
     if failed: return 1, 'parts of the page could not be made: ' + '; '.join(failed)
     return (1, f"found what --fail-on names: {', '.join(hit)}") if hit else (0, '')
 
-# %% ../nbs/65_audit_page.ipynb #08f78658
+# %% ../nbs/65_audit_page.ipynb #40846cfd
 def pneumo_audit(
     args=None # Arguments; None: those of the command line
 ) -> int: # Exit code: 0 done, 1 a check of --fail-on found something, 2 wrong input, 130 interrupted

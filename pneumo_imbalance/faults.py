@@ -40,7 +40,7 @@ def _by_split(df, hit):
     n = {s: (a, b) for s,(a,b) in n.items() if a}
     return ' and '.join(_share(a, b, f'{s} images') for s,(a,b) in n.items()), max((a/b for a,b in n.values()), default=0)
 
-# %% ../nbs/23_faults.ipynb #c367265a
+# %% ../nbs/23_faults.ipynb #68e2c29c
 _drop = "In Python: `check_leaks(df, on_leak='drop').df`; in a shell: `pneumo-study --on-leak drop`."
 _advice = dict(again=f'Leave out the training side of each pair. {_drop} Scores that were measured on this split partly show memory.',
     parted=f'Split whole patients. `split_test` and `split_valid` do it; or leave out the training side. {_drop}',
@@ -50,9 +50,9 @@ def _leaks(a):
     "Images and patients of an earlier split"
     df, like = a.df, a.leaks.table[a.leaks.table.kind.isin(['same file', 'near-duplicate'])]
     hits = dict(again=_repeats(df, 'digest') | df.path.isin(like.path_b).to_numpy(), parted=_repeats(df, 'patient'))
-    for k,what in dict(again='have a copy', parted='show a patient').items():
+    for k,what in dict(again='have a copy in', parted='show a patient of').items():
         says, share = _by_split(df, hits[k])
-        if says: yield 'leaks', share*(1 if k == 'again' else .5), f'{says} {what} of an earlier split.', _advice[k]
+        if says: yield 'leaks', share*(1 if k == 'again' else .5), f'{says} {what} an earlier split.', _advice[k]
     n = (a.leaks.table.kind == 'repeated rows').sum()
     if n: yield 'leaks', .1, f'{n:,} rows outside train repeat an image.', _advice['rows']
 
@@ -96,21 +96,22 @@ def _patients(a):
     advice = "Look for the patients in a table that comes with the archive, or find a rule for the names and pass it with --patient."
     if n: yield 'patients', .1*n/len(a.df), f"{_share(n, len(a.df), 'names')} tell no patient: each counts as a patient of its own.", advice
 
-# %% ../nbs/23_faults.ipynb #ea0f12e1
-_sheet_advice = dict(odd='Look at them; leave out what is no image of a patient.',
-    shortcuts='Bring all classes to one format, size and exposure, test on images of another source, and compare any network with this figure alone.',
+# %% ../nbs/23_faults.ipynb #f1e95979
+_sheet_advice = dict(odd='Leave out what is no image of a patient; turn negatives round.',
+    shortcuts='Bring all classes to one format, size and exposure, and test on images of another source. '
+    'Compare any network with a model that sees this figure alone.',
     shift='Report scores on validation images of the training source beside those on test images, and say that they differ.')
 
 def _sheet(a):
     "Shortcuts, shift, and images that stand out"
-    weigh = dict(shortcuts=lambda x: 2*x - 1, shift=lambda x: .3*(2*x - 1), odd=lambda x: .05*x)
+    weigh = dict(shortcuts=lambda x: .6*(2*x - 1), shift=lambda x: .3*(2*x - 1), odd=lambda x: .05*x)
     for o in a.sheet.alarms.itertuples(): yield o.kind, weigh[o.kind](o.size), o.says, _sheet_advice[o.kind]
 
 def _splits(a):
     "Splits that measure nothing"
     for k in ('one class', 'wrong counts', 'too small'):
         says = LeakReport(a.leaks.table[a.leaks.table.kind == k], a.df).sentences
-        if says: yield 'splits', .05, says[0], 'Gather more images of that class, or measure by cross-validation over patients: `split_folds`.'
+        if says: yield 'splits', .05, says[0], 'Gather more images, or measure by cross-validation over patients: `split_folds`.'
 
 def _files(a):
     "Files that can't be used"
@@ -121,12 +122,13 @@ def _files(a):
 
 _finders = [_leaks, _conflicts, _copies, _patients, _sheet, _splits, _files]
 
-# %% ../nbs/23_faults.ipynb #9b0f412a
+# %% ../nbs/23_faults.ipynb #e528a8cf
 def _pairs(df, leaks, like):
     "Pairs of images for each check that finds pairs, the surest first"
     t, inside = leaks.table, like[(like.split_a == like.split_b) & (like.label_a == like.label_b)]
-    pairs = dict(leaks=t[t.kind.isin(['same file', 'identical bytes', 'near-duplicate'])], conflicts=t[t.kind == 'two labels'],
-        copies=pd.concat([t[t.kind == 'copies inside'], inside]))
+    two, twins = t[t.kind == 'two labels'], t[t.kind == 'copies inside']
+    twins = twins[~pd.MultiIndex.from_frame(twins[['path_a', 'path_b']]).isin(list(zip(two.path_a, two.path_b)))]
+    pairs = dict(leaks=t[t.kind.isin(['same file', 'identical bytes', 'near-duplicate'])], conflicts=two, copies=pd.concat([twins, inside]))
     return {k: o[['path_a', 'path_b', 'score']].sort_values('score', ascending=False, kind='stable') for k,o in pairs.items()}
 
 class ArchiveAudit:
@@ -138,7 +140,7 @@ class ArchiveAudit:
         n_workers=None # Threads; None: one a core
     ):
         self.files,self.said,self.df = files,said,usable(files, COLUMNS).reset_index(drop=True)
-        if not len(self.df): raise ValueError(f"expected images to audit, found {len(files):,} files and none that can be used. {said}".strip())
+        if not len(self.df): raise ValueError(f"expected images to audit, found none that can be used among {len(files):,} files")
         self.leaks = check_leaks(self.df, on_leak='warn', n_workers=n_workers)
         self.pairs = _pairs(self.df, self.leaks, near_duplicates(self.df, n_workers=n_workers))
         self.sheet,self.has_test = audit(self.df, seed, n_workers),bool((self.df.split == 'test').any())
@@ -177,13 +179,14 @@ def _columns(columns):
     if odd: raise ValueError(f"expected columns as in label=finding, for path, label, split or patient, found {odd[0]!r}")
     return given
 
-# %% ../nbs/23_faults.ipynb #cceaf74a
+# %% ../nbs/23_faults.ipynb #eca4cb6b
 def _found(path, csv, columns, patient, n_workers):
     "The table of images, wherever it comes from"
     if isinstance(path, pd.DataFrame): return path if {*COLUMNS} <= {*path} else read_table(path, n_workers=n_workers)
     if not csv: return scan_images(path, patient, n_workers)
-    if not Path(path).expanduser().is_dir(): raise ValueError(f"expected a folder that the CSV's paths start from, found {path}; check the path")
-    df = pd.concat([_read(o, Path(path).expanduser(), _columns(columns), n_workers) for o in csv], ignore_index=True)
+    root = Path(path).expanduser()
+    if not root.is_dir(): raise ValueError(f"expected a folder that the paths in the CSV start from, found {path}; check the path")
+    df = pd.concat([_read(o, root, _columns(columns), n_workers) for o in csv], ignore_index=True)
     return df.assign(label=df.label.astype(object), split=pd.Categorical(df.split, SPLITS))
 
 def audit_archive(
