@@ -3,7 +3,7 @@ import argparse, hashlib, json, os, platform, subprocess, sys, tempfile, threadi
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from importlib.metadata import version
-from multiprocessing import get_context
+from multiprocessing import get_context, get_start_method, set_start_method
 from pathlib import Path
 import numpy as np, pandas as pd, torch
 from fastai.vision.all import Callback, CancelValidException, CategoryBlock, DataBlock, IndexSplitter, ImageBlock, PILImage
@@ -128,9 +128,14 @@ def epoch(frozen, still): fit(held['learn'], frozen, still)
 
 def timed(fn, *args): return seconds(lambda: fn(*args))
 
+def begin(method, setup, args):
+    "Have this process start its own workers by `method`: one made by spawn would spawn them, which takes seconds and fails with a GPU"
+    set_start_method(method, force=True)
+    setup(*args)
+
 def process(stack, setup, *args):
-    "A fresh process, for what one side sets must not help the other"
-    return stack.enter_context(ProcessPoolExecutor(1, get_context('spawn'), setup, args))
+    "A fresh process, for what one side sets must not help the other; its workers start as they would without it"
+    return stack.enter_context(ProcessPoolExecutor(1, get_context('spawn'), begin, (get_start_method(), setup, args)))
 
 def rounds(df, bs, n, jobs, repeats):
     "Median milliseconds per image of `jobs`, name -> (whose process, function, *arguments), in turn, in an epoch of `n` images"
@@ -294,6 +299,7 @@ def gpu_learner(df, way, arch, precision, bs):
     arch = getattr(models, arch)
     if way == 'plain':
         learn = vision_learner(plain_squares(df, bs, min(os.cpu_count(), 16)), arch, pretrained=False)
+        learn.model.to(learn.dls.device)
         return getattr(learn, f'to_{precision}')()
     cache = 'device' if way != 'ours' and cuda else True
     dls = xray_dataloaders(df, item_size=256, size=224, bs=bs, cache=cache, on_leak='ignore')
