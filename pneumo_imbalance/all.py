@@ -6,6 +6,7 @@ from .archive import *
 from .tree import *
 from .names import *
 from .header import *
+from .dicom import *
 from .image import *
 from .data import *
 from .plot import *

@@ -17,6 +17,7 @@ from PIL import ExifTags, Image
 
 from .core import thread_pool, track
 from .header import MAX_MEMORY, memory, open_header, with_noise
+from .dicom import NO_IMAGE, dicom_picture, is_dicom, open_dicom
 
 # %% ../nbs/10_image.ipynb #90fb3ad6
 MAX_BYTES = 75_000_000 # A copy without notes may take as much again
@@ -107,8 +108,17 @@ def _checksum(data):
 def _prove(data):
     "Raise OSError if a scan of a JPEG of several scans is short"
     if _checksum(data) != _checksum(with_noise(data)): raise OSError('truncated')
+
+# %% ../nbs/10_image.ipynb #3c738963
+def _dicom(data, mode):
+    "A DICOM file as an 8-bit upright picture; its size, the mode that it is stored in, and the columns of its header"
+    ds, need = open_dicom(data)
+    with _pictures.take(need): im, columns = dicom_picture(ds)
+    return _plain(im, mode), im.size, f"{columns['photometric']} {columns['bits']:.0f}", columns
+
 def _picture(data, mode, least=None, prove=False):
-    "An image as an 8-bit upright picture; its upright size in full, and the mode that it is stored in"
+    "An image as an 8-bit upright picture; its upright size in full, the mode that it is stored in, and what else its header brings"
+    if is_dicom(data[:132]): return _dicom(data, mode)
     im, extra = open_header(data)
     size, stored = im.size, im.mode
     if prove and im.info['several_scans']: _prove(data)
@@ -118,7 +128,7 @@ def _picture(data, mode, least=None, prove=False):
         if im.format != 'JPEG': size = im.size
         turn = _turn(im)
         im = im.copy() if turn is None else im.transpose(turn)
-        return _plain(im, mode), size[::-1] if turn in _sideways else size, stored
+        return _plain(im, mode), size[::-1] if turn in _sideways else size, stored, {}
 
 # %% ../nbs/10_image.ipynb #4659a13b
 @contextmanager
@@ -146,7 +156,7 @@ def open_image(
     with _contents(path) as data: return _picture(data, mode, least)[0]
 
 # %% ../nbs/10_image.ipynb #56a55d9c
-SUFFIXES = ['.jpeg', '.jpg', '.png', '.bmp', '.tif', '.tiff', '.webp']
+SUFFIXES = ['.jpeg', '.jpg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.dcm', '.dicom']
 
 # %% ../nbs/10_image.ipynb #7c90d3ab
 _known_problems = {Image.UnidentifiedImageError: 'not an image', FileNotFoundError: 'file not found',
@@ -157,20 +167,20 @@ def _problem(e):
     says = str(e).splitlines()[0] if str(e) else ''
     if isinstance(e, tuple(_known_problems)): return next(v for k,v in _known_problems.items() if isinstance(e, k))
     if 'truncated' in says: return 'truncated'
-    return says if says.startswith(('too large', 'more than one', 'not a regular', 'empty')) else f"unreadable ({type(e).__name__}: {says})"
+    return says if says.startswith(('too large', 'more than one', 'not a regular', 'empty', 'unreadable', NO_IMAGE)) else f"unreadable ({type(e).__name__}: {says})"
 
 # %% ../nbs/10_image.ipynb #2e1f8a6d
 def measure_image(
     path # A file
-) -> dict: # width, height (upright), mode, bytes, digest, problem: '' where `open_image` opens it
-    "What the table says of one file"
+) -> dict: # width, height (upright), mode, bytes, digest, problem: '' where `open_image` opens it; `DICOM_COLUMNS`
+    "What the table says of one file; of DICOM also the columns of its header"
     row = dict(width=0, height=0, mode='', bytes=0, digest='', problem='')
     try:
         with _contents(path) as data:
             row |= dict(bytes=len(data), digest=hashlib.blake2b(data, digest_size=16).hexdigest())
             if not data: raise ValueError('empty')
-            _, (w, h), mode = _picture(data, 'L', 1, prove=True)
-            row |= dict(width=w, height=h, mode=mode)
+            _, (w, h), mode, more = _picture(data, 'L', 1, prove=True)
+            row |= dict(width=w, height=h, mode=mode) | more
     except Exception as e: row['problem'] = 'broken link' if os.path.islink(path) and not os.path.exists(path) else _problem(e)
     return row
 

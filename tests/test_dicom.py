@@ -1,0 +1,114 @@
+"DICOM files, cut, spoilt or made to harm: an answer or one sentence in bounded time and memory; nothing of a patient gets out."
+import io, resource, struct, time, zlib
+from pathlib import Path
+import numpy as np, pydicom, pytest
+from pydicom.data import get_testdata_files
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ComputedRadiographyImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
+from pydicom.uid import ImplicitVRLittleEndian, generate_uid
+from pneumo_imbalance.dicom import dicom_picture, hashed, open_dicom, read_dicom
+from pneumo_imbalance.image import measure_image, open_image
+
+def made(x, syntax=ExplicitVRLittleEndian, **more):
+    "The bytes of a DICOM file of gray values `x`"
+    ds = Dataset()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID, ds.SOPClassUID, ds.SOPInstanceUID = syntax, ComputedRadiographyImageStorage, generate_uid()
+    ds.Rows, ds.Columns, ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.SamplesPerPixel = *x.shape, 16, 12, 11, 1
+    ds.PixelRepresentation, ds.PhotometricInterpretation, ds.WindowCenter, ds.WindowWidth = 0, 'MONOCHROME2', 2048, 4096
+    for k,v in more.items(): setattr(ds, k, v)
+    ds.PixelData = x.astype('<u2').tobytes()
+    out = io.BytesIO()
+    pydicom.dcmwrite(out, ds, enforce_file_format=True)
+    return out.getvalue()
+
+wedge = np.tile(np.linspace(0, 4095, 40).round(), (30, 1))
+
+def picture(data, window='header'): return dicom_picture(open_dicom(data)[0], window)
+
+def judged(path):
+    "A row of the table, and the same answer from `open_image`; in seconds"
+    start = time.monotonic()
+    row = measure_image(path)
+    try: opened = bool(open_image(path))
+    except (ValueError, OSError): opened = False
+    assert time.monotonic() - start < 20
+    assert opened == (row['problem'] == ''), row
+    return row
+
+@pytest.mark.parametrize('path', [o for o in get_testdata_files() if o.lower().endswith(('.dcm', 'dicomdir'))], ids=lambda o: Path(o).name)
+def test_pydicoms_own_files(path): judged(path)
+
+@pytest.mark.parametrize('syntax', [ExplicitVRLittleEndian, ImplicitVRLittleEndian, DeflatedExplicitVRLittleEndian])
+def test_the_same_picture_in_every_syntax(syntax):
+    assert (np.asarray(picture(made(wedge, syntax))[0]) == np.asarray(picture(made(wedge))[0])).all()
+
+@pytest.mark.parametrize('share', [.1, .5, .9, .99])
+def test_cut_files(tmp_path, share):
+    data = made(wedge)
+    (tmp_path/'cut.dcm').write_bytes(data[:int(len(data)*share)])
+    assert judged(tmp_path/'cut.dcm')['problem']
+
+def test_flipped_bytes(tmp_path):
+    rng, data, file = np.random.default_rng(0), made(wedge), tmp_path/'spoilt.dcm'
+    for _ in range(60):
+        spoilt = bytearray(data)
+        for i in rng.integers(132, len(data) - wedge.size*2, 4): spoilt[i] = rng.integers(256)
+        file.write_bytes(spoilt)
+        judged(file)
+
+def deep(n):
+    "Sequences nested `n` deep, of undefined length"
+    head = struct.pack('<HH2sHL', 0x0008, 0x1140, b'SQ', 0, 0xffffffff) + struct.pack('<HHL', 0xfffe, 0xe000, 0xffffffff)
+    return head*n + (struct.pack('<HHL', 0xfffe, 0xe00d, 0) + struct.pack('<HHL', 0xfffe, 0xe0dd, 0))*n
+
+def test_made_to_harm(tmp_path):
+    data = made(wedge)
+    meta = len(data) - len(made(wedge)[data.index(b'\x08\x00\x16\x00'):])
+    bomb = made(wedge, DeflatedExplicitVRLittleEndian)
+    squeezed = zlib.compressobj(9, wbits=-15)
+    at = bomb.index(b'UI', 132) and 132 + 12 + struct.unpack_from('<L', bomb, 140)[0]
+    kinds = dict(deep=data[:meta] + deep(1000) + data[meta:], large=made(wedge, Rows=60000, Columns=60000),
+        bomb=bomb[:at] + squeezed.compress(bytes(600_000_000)) + squeezed.flush(),
+        private=data[:meta] + struct.pack('<HH2sHL', 0x0009, 0x1001, b'OB', 0, 1_000_000_000) + data[meta:])
+    for name,o in kinds.items():
+        (tmp_path/f'{name}.dcm').write_bytes(o)
+        assert judged(tmp_path/f'{name}.dcm')['problem'], name
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 3e6
+
+# Steps
+
+def test_values_signed_and_rescaled():
+    x = np.tile(np.arange(-20, 20), (8, 1))
+    window = dict(WindowCenter=10, WindowWidth=80, VOILUTFunction='LINEAR_EXACT')
+    data = made(x.astype('i2').view('u2'), PixelRepresentation=1, RescaleSlope=2, RescaleIntercept=10, **window)
+    expected = np.clip((2*x + 10 - 10)/80 + .5, 0, 1)*255
+    assert np.abs(np.asarray(picture(data)[0]).astype(float) - expected).max() <= 1
+
+def test_inversion_comes_after_the_window():
+    window = dict(WindowCenter=1000, WindowWidth=500)
+    both = [picture(made(wedge, PhotometricInterpretation=o, **window))[0] for o in ('MONOCHROME1', 'MONOCHROME2')]
+    a, b = (np.asarray(o).astype(int) for o in both)
+    assert np.abs(a + b - 255).max() <= 1
+
+def test_padding_is_black():
+    x = wedge.copy()
+    x[:, :5] = 0
+    for kind in ('MONOCHROME1', 'MONOCHROME2'):
+        im = np.asarray(picture(made(x, PhotometricInterpretation=kind, PixelPaddingValue=0))[0])
+        assert (im[:, :5] == 0).all()
+
+# Privacy
+
+def test_nothing_of_a_patient_gets_out(tmp_path, monkeypatch):
+    monkeypatch.setenv('PNEUMO_CACHE', str(tmp_path/'cache'))
+    said = dict(PatientID='MRN-123456', PatientName='Doe^Jane', PatientBirthDate='19610203', StudyDate='20190530', AccessionNumber='ACC777',
+        StudyInstanceUID=generate_uid(), SeriesInstanceUID=generate_uid(), ReferringPhysicianName='Who^Doctor', PatientAge='058Y')
+    (tmp_path/'a.dcm').write_bytes(made(wedge, **said))
+    im, row = read_dicom(tmp_path/'a.dcm')
+    text = str(row) + str(measure_image(tmp_path/'a.dcm')) + str(im.info)
+    secrets = 'MRN', '123456', 'Doe', 'Jane', '19610203', '20190530', 'ACC777', 'Who', str(said['StudyInstanceUID'])
+    assert not [o for o in secrets if o in text]
+    assert row['age'] == 58 and row['year'] == 2019 and row['patient'] == hashed('MRN-123456')
+    monkeypatch.setenv('PNEUMO_KEY', 'another')
+    assert hashed('MRN-123456') != row['patient']
