@@ -39,3 +39,12 @@ def test_each_row_leads_to_the_module_of_its_name():
 def test_every_module_is_linked():
     linked = set(re.findall(r'\]\(([\w.]+\.ipynb)\)', ''.join(''.join(c['source']) for c in cells if c['cell_type'] == 'markdown')))
     assert not set(notebooks.values()) - linked
+
+def code_lines(nb):
+    "Lines of code that a reader sees"
+    texts = [''.join(c['source']) for c in json.loads(nb.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'code']
+    return [o for t in texts if not re.search(r'^#\|\s*hide\s*$', t, re.M) for o in t.splitlines() if o.strip() and not o.startswith('#|')]
+
+def test_a_task_is_a_short_page():
+    lengths = {o.stem: len(code_lines(o)) for o in (root/'nbs').glob('howto_*.ipynb')}
+    assert lengths and not {k: n for k,n in lengths.items() if n >= 60}
