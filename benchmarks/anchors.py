@@ -11,7 +11,6 @@ more than (1) does. The test images are predicted by this recipe alone, after th
 beside it."""
 import argparse, datetime, json, os, time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from functools import partial
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
@@ -84,7 +83,7 @@ class NoValidation(Callback):
         if not hasattr(self, 'gather_preds'): raise CancelValidException
 
 def across(df, series):
-    "The table without its test images, its splits by the series of the NORMAL images: valid holds `series` and the validation patients' pneumonias"
+    "The table without its test images: valid holds one series of NORMAL images, and the validation patients' pneumonias"
     df = df[df.split != 'test']
     normal = df.label.astype(str) == 'NORMAL'
     mine = df.path.str.contains(r'NORMAL2-' if series == 'NORMAL2-IM' else r'/IM-')
@@ -94,8 +93,8 @@ def across(df, series):
 def made(df, r, seed):
     "Loaders and learner of a recipe"
     cache = 'device' if torch.cuda.is_available() else True
-    item = r['size']*9//8
-    dls = checked_dataloaders(df, item_size=item, size=r['size'], bs=r['bs'], sampler=BalancedSampler, seed=seed, cache=cache, min_scale=r['min_scale'])
+    how = dict(item_size=r['size']*9//8, size=r['size'], bs=r['bs'], min_scale=r['min_scale'])
+    dls = checked_dataloaders(df, sampler=BalancedSampler, seed=seed, cache=cache, **how)
     for dl in dls.loaders: dl.after_batch.add(Photometric(r['photo'], r['equal']))
     loss = LabelSmoothingCrossEntropy(r['smooth']) if r['smooth'] else None
     cbs = [NoValidation()] + ([MixUp(r['mixup'])] if r['mixup'] else [])
@@ -143,8 +142,7 @@ def train_all(pool, df, jobs, out, settings, until):
 
 def read_all(out, kinds):
     files = [o for k in kinds for o in sorted(out.glob(f'{k}-*.csv'))]
-    t = pd.concat([pd.read_csv(o) for o in files], ignore_index=True) if files else pd.DataFrame()
-    return t
+    return pd.concat([pd.read_csv(o) for o in files], ignore_index=True) if files else pd.DataFrame()
 
 def of_recipe(out, kinds, name):
     t = read_all(out, kinds)
@@ -186,7 +184,8 @@ def thresholds(out, name, view):
     src, valid = (of_recipe(out, k, name) for k in (SOURCES, ['test']))
     src = src.assign(split='valid', path=src.kind + '/' + src.seed.astype(str) + src.path) # each network's view of an image counts
     valid = valid[valid.split == 'valid']
-    return {'across sources': choose_threshold(as_preds(src, view)), 'valid': choose_threshold(as_preds(mean_of(valid, view), view)), 'one half': .5}
+    chosen = {'across sources': as_preds(src, view), 'valid': as_preds(mean_of(valid, view), view)}
+    return {k: choose_threshold(o) for k,o in chosen.items()} | {'one half': .5}
 
 SHOWN = ['ROC AUC', 'average precision', 'balanced accuracy', 'accuracy', 'sensitivity', 'specificity']
 

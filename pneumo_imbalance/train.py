@@ -119,6 +119,7 @@ def _adam(ps, grads, avg, sqr, step, lr, mom, sqr_mom, eps, wd, **_):
     torch._foreach_add_(scale, eps)
     torch._foreach_addcdiv_(ps, avg, scale, value=-lr/(1 - mom**step))
 
+# %% ../nbs/33_train.ipynb #0dd72238
 class _LossInPlace(AvgSmoothLoss):
     "The running loss, kept where the loss is"
     def accumulate(self, learn):
