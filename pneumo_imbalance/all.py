@@ -23,6 +23,7 @@ from .block import *
 from .train import *
 from .metrics import *
 from .curves import *
+from .subgroups import *
 from .evaluate import *
 from .calibrate import *
 from .interpret import *
@@ -30,6 +31,7 @@ from .findings import *
 from .remedy import *
 from .runs import *
 from .compare import *
+from .page import *
 from .command import *
 from .report import *
 from .study import *

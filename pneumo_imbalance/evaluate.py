@@ -20,6 +20,7 @@ from .plot import new_axes, plain
 from .metrics import METRICS, check_prevalence, difference_table, interval_table, looked_for, patients_of, ratio
 from .metrics import read_predictions
 from .curves import curve_legend, draw_curves, one_vs_rest
+from .subgroups import subgroup_scores
 
 # %% ../nbs/40_evaluate.ipynb #c16b8db1
 @contextmanager
@@ -108,8 +109,12 @@ def score(
     prevalence=None, # Share of positives that PPV and NPV are for; None: that of `preds`
     n_boot=1000, # Number of resamples of the patients
     seed=42, # Seed of the resamples
+    by=None, # Column, or list of them, whose subgroups are scored, as in 'sex' or ['sex', 'age']: gives the table of `subgroup_scores`
+    bins=None # With `by`: column → ascending edges, as in dict(age=[0, 18, 65, 200]); None: ages by decades
 ) -> pd.DataFrame: # By metric, or class and metric (`macro` first): `value`, 95 % interval `low` to `high`, and `majority`, the baseline
-    "Every metric with its 95 % interval from resampled patients, beside the always-majority baseline"
+    "Every metric with its 95 % interval from resampled patients, beside the always-majority baseline, or in each subgroup"
+    if by is not None: return subgroup_scores(preds, by, bins, positive, prevalence, n_boot, seed)
+    if bins is not None: raise ValueError("expected by=, the columns that bins are of, found bins alone; say by='age'")
     classes, y, p, s = read_predictions(preds)
     (groups, looked), patient = looked_for(classes, positive), patients_of(preds).to_numpy()
     if prevalence is not None: _check_for_one(check_prevalence(prevalence), looked, classes)
