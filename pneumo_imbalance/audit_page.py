@@ -7,7 +7,7 @@ Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/audit_page.html.md"""
 # %% auto #0
 __all__ = ['audit_html', 'junit_xml', 'pneumo_audit']
 
-# %% ../nbs/65_audit_page.ipynb #5476dbd0
+# %% ../nbs/65_audit_page.ipynb #2f4150f5
 from . import __version__
 
 import base64, io, re, tempfile
@@ -27,7 +27,7 @@ from .data import class_counts
 from .audit import plot_audit
 from .faults import CHECKS, audit_archive
 from .command import run_command, writing
-from .report import html_attempt, html_list, html_page, html_picture, html_section, html_table, html_text
+from .page import html_attempt, html_list, html_page, html_picture, html_section, html_table, html_text
 
 # %% ../nbs/65_audit_page.ipynb #9260bdef
 def _square(path, side):
