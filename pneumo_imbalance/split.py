@@ -14,6 +14,7 @@ import numpy as np, pandas as pd
 from scipy.stats import binomtest
 from sklearn.model_selection import StratifiedGroupKFold
 
+from .names import as_categories, as_text
 from .data import SPLITS, usable
 
 # %% ../nbs/14_split.ipynb #41a6eddf
@@ -28,9 +29,9 @@ def wilson_interval(
     return float(ci.low), float(ci.high)
 
 # %% ../nbs/14_split.ipynb #29d8e514
-def _patient_counts(df):
-    "The number of each row's patient, and the images of each patient (rows) in each class (columns)"
-    who, n = pd.factorize(df.patient)[0], len(df.label.cat.categories)
+def _patient_counts(df, who=None):
+    "The number of each row's patient, or what `who` has instead, and the images of each (rows) in each class (columns)"
+    who, n = pd.factorize(df.patient if who is None else who)[0], len(df.label.cat.categories)
     at = np.bincount(who*n + df.label.cat.codes.to_numpy(), minlength=(who.max(initial=-1) + 1)*n)
     return who, at.reshape(-1, n)
 
@@ -69,13 +70,13 @@ def _check_pct(pct):
         raise ValueError(f"expected a share above 0 and below 1, found {pct!r}; .2 sets a fifth of the images aside")
 
 # %% ../nbs/14_split.ipynb #c1400007
-def _say_share(n, held, pct, classes):
+def _say_share(n, held, pct, classes, whole='patients'):
     "A sentence where whole patients are too coarse for the share: `n` images of each class, `held` of them set aside"
     share, total = held/np.maximum(n, 1), held.sum()/n.sum()
     off = [f"{h} of {k} {c}" for c,h,k,s in zip(classes, held, n, share) if abs(s - pct) > .1]
     if not off and abs(total - pct) <= .02: return
     which = f" ({', '.join(off[:5])}{', …'*(len(off) > 5)})" if off else ''
-    print(f"{pct:.1%} of the images were to be set aside, {total:.1%} are: whole patients leave no finer choice{which}.")
+    print(f"{pct:.1%} of the images were to be set aside, {total:.1%} are: whole {whole} leave no finer choice{which}.")
 
 def _held_out(df, rows, old, pct, seed):
     "Which of `rows`, a mask, to add to the rows `old`, another one, so that `pct` of both is set aside: whole patients, stratified"
@@ -87,6 +88,65 @@ def _held_out(df, rows, old, pct, seed):
     out = np.zeros(len(df), bool)
     out[rows] = taken[who]
     return out
+
+# %% ../nbs/14_split.ipynb #14b00003
+def _one_column(df, by):
+    "The one column in `by`; raises ValueError unless there is one"
+    names = list(by) if isinstance(by, (list, tuple)) else [by]
+    if len(names) != 1: raise ValueError(f"expected one column whose values are held out, found {names}; name one, as in by='site'")
+    if names[0] not in list(df):
+        raise ValueError(f"expected a column {names[0]!r} whose values are held out, found the columns {list(df)}; read_table keeps them")
+    return names[0]
+
+def _wanted(take, values, by):
+    "Which of `values` are taken, as texts; raises ValueError for one that isn't there"
+    names = [as_text(o) for o in (take if isinstance(take, (list, tuple, set, np.ndarray, pd.Index, pd.Series)) else [take])]
+    odd = [o for o in names if o not in values]
+    found = ', '.join([*values][:10]) + ', …'*(len(values) > 10)
+    if odd or not names: raise ValueError(f"expected values of {by!r} that movable images have ({found}), found {(odd or [names])[0]!r}")
+    return names
+
+def _dealt(df, site, have, pct, seed, by):
+    "Whole values of a column near the share, as texts; each class on both sides, where that can be"
+    if len(site.categories) < 2: raise ValueError(f"expected two or more values of {by!r} to hold one out, found {list(site.categories)}")
+    at = site.codes >= 0
+    who, n = _patient_counts(df[at], site.codes[at])
+    want = pct*(_patient_counts(df)[1].sum(0) + have) - have
+    taken = _covered(n, have, _deal(n, want, np.random.default_rng(seed)))
+    return list(pd.unique(site[at][taken[who]]))
+
+# %% ../nbs/14_split.ipynb #14b00005
+def _check_sides(df, held, kept, what):
+    "Raise unless each class has images among `held` and among `kept`, two masks"
+    for side,rows in (('of', held), ('apart from', kept)):
+        lack = [c for c in df.label[held | kept].unique() if not (df.label[rows] == c).any()]
+        if lack: raise ValueError(f"expected images of every class on both sides, found no {', '.join(lack)} {side} {what}; "
+            "take other values, or leave that class out")
+
+def _held_values(df, rows, old, pct, seed, by, take):
+    "Which of `rows`, a mask, to add to the rows `old`, another one, so that whole values of `by` are set aside, with whole patients"
+    _check_patients(df[rows | old], 2)
+    site, have = as_categories(df[by][rows]), _patient_counts(df[old])[1].sum(0)
+    names = _dealt(df[rows], site, have, pct, seed, by) if take is None else _wanted(take, list(site.categories), by)
+    there, out = np.isin(site.astype(object), names), np.zeros(len(df), bool)
+    whole = df.patient[rows].isin(df.patient[rows][there]).to_numpy()
+    what = f"{by} {', '.join(names)}"
+    if n := (whole & ~there).sum():
+        k = df.patient[rows][whole & ~there].nunique()
+        print(f"Patients of {what} with images elsewhere were moved whole, so that none is on both sides: {k} of them, {n} images there.")
+    out[rows] = whole
+    _check_sides(df, out | old, rows & ~out, what)
+    n = np.bincount(df.label.cat.codes[rows | old], minlength=len(have))
+    held = np.bincount(df.label.cat.codes[out | old], minlength=len(have))
+    if take is None: _say_share(n, held, pct, df.label.cat.categories, f'values of {by}')
+    print(f"Set aside: {what}, {out.sum():,} of {rows.sum():,} images.")
+    return out
+
+def _chosen(df, rows, old, pct, seed, by, take):
+    "Which of `rows` to set aside: patients, or whole values of a column"
+    if by is not None: return _held_values(df, rows, old, pct, seed, _one_column(df, by), take)
+    if take is not None: raise ValueError(f"expected by=, the column whose values are taken, found take={take!r} alone; say by='site'")
+    return _held_out(df, rows, old, pct, seed)
 
 # %% ../nbs/14_split.ipynb #7fe71255
 def _say_tiny(n):
@@ -120,28 +180,32 @@ def split_valid(
     df, # A table of images
     valid_pct=.2, # Share of the images outside the test split to set aside, above 0 and below 1
     seed=42, # Which patients are taken
-    existing='merge' # What becomes of an old valid split: 'merge' into train first, 'keep' and add to it, 'replace' (drop its images)
+    existing='merge', # What becomes of an old valid split: 'merge' into train first, 'keep' and add to it, 'replace' (drop its images)
+    by=None, # A column whose values are held out whole, such as 'site'; None: patients are
+    take=None # With `by`: which values, as in ['B']; None: as many as come near the share
 ) -> pd.DataFrame: # The table with whole patients moved from train to valid; test rows are as they were
     "Set whole patients aside for validation, stratified by label; at least one of each class, said where that is more than wanted"
     if existing not in ('merge', 'keep', 'replace'): raise ValueError(f"expected existing='merge', 'keep' or 'replace', found {existing!r}")
     _check_pct(valid_pct)
     df = _complete_patients(_settle_existing(usable(df, ('path', 'split', 'label', 'patient')), existing))
     train, valid = ((df.split == s).to_numpy() for s in ('train', 'valid'))
-    return _move(df, _held_out(df, train, valid, valid_pct, seed), 'valid')
+    return _move(df, _chosen(df, train, valid, valid_pct, seed, by, take), 'valid')
 
 # %% ../nbs/14_split.ipynb #fbb35ef2
 def split_test(
     df, # A table of images without a test split
     test_pct=.2, # Share of the images to set aside, above 0 and below 1
-    seed=42 # Which patients are taken
+    seed=42, # Which patients are taken
+    by=None, # A column whose values are held out whole, such as 'site'; None: patients are
+    take=None # With `by`: which values, as in ['B']; None: as many as come near the share
 ) -> pd.DataFrame: # The table with whole patients moved to test
-    "Set whole patients aside for the test, once; at least one patient of each class"
+    "Set whole patients aside for the test, once, or whole sites; at least one patient of each class"
     _check_pct(test_pct)
     df = usable(df, ('path', 'split', 'label', 'patient'))
     test = (df.split == 'test').to_numpy()
     if test.any():
         raise ValueError(f"expected a table without a test split, found {test.sum()} test images, never touched; go on with split_valid")
-    return _move(df, _held_out(df, ~test, test, test_pct, seed), 'test')
+    return _move(df, _chosen(df, ~test, test, test_pct, seed, by, take), 'test')
 
 # %% ../nbs/14_split.ipynb #25e5b721
 def _fold_ids(df, k, seed):
