@@ -79,7 +79,8 @@ def _columns(by, known):
 
 def _check_bins(bins, columns):
     "Raise unless `bins` is None, or a dict from a column that is gone by to ascending edges"
-    if bins is not None and not isinstance(bins, dict): raise ValueError(f'expected bins as a dict, as in dict(age=[0, 18, 65, 200]), found {brief(bins)}')
+    if bins is not None and not isinstance(bins, dict): raise ValueError(
+        f'expected bins as a dict, as in dict(age=[0, 18, 65, 200]), found {brief(bins)}')
     for k,edges in (bins or {}).items():
         if k not in columns: raise ValueError(f'expected bins of a column in by=, found {brief(k)}; by= has {", ".join(map(str, columns))}')
         ok = isinstance(edges, (list, tuple, range, np.ndarray)) and len(edges) > 1 and all(isinstance(o, Real) for o in edges)
@@ -223,7 +224,7 @@ def _notes(table, groups, t, rows, names, least):
     "Sentences about subgroups that are too small, and about the gaps"
     for k in groups:
         yield from _few(k, {g: _taken(t, o) for (c,g),o in zip(names, rows) if c == k}, least)
-        if table.loc[k].loc[table.attrs['gap'], 'value'].isna().all(): yield f'No gap by {k}: two subgroups that can be measured are needed.'
+        if table.loc[k].value[table.attrs['gap']].isna().all(): yield f'No gap by {k}: two subgroups that can be measured are needed.'
         else: yield from (gap_sentence(table, m, k) for m in ('sensitivity', 'specificity', 'ROC AUC'))
 
 # %% ../nbs/37_subgroups.ipynb #37a00024
@@ -273,7 +274,7 @@ def _places(table):
 
 def _draw(ax, r, y):
     "A dot with its interval, hollow where that has no width, or words where there is no value"
-    if np.isnan(r.value): return ax.text(.02, y, 'too few patients', transform=ax.get_yaxis_transform(), va='center', fontsize=9, color='.4')
+    if np.isnan(r.value): return ax.text(.02, y, 'too few patients', transform=ax.get_yaxis_transform(), va='center', color='.4')
     ax.hlines(y, r.low, r.high, color='C0', lw=3, alpha=.7)
     ax.plot(r.value, y, 'o', color='k', mfc='w' if r.low == r.high else 'k', ms=5)
 
@@ -293,8 +294,7 @@ def plot_subgroups(
     ax = new_axes(ax, max(2.2, 1.2 + .32*(1 - y[-1])))
     for r,at in zip(rows, y): _draw(ax, r, at)
     ax.axvline(rows[0].overall, color='k', lw=1, ls=':')
-    names = [f'{plain(k)}: '*(len(table.attrs['by']) > 1) + f'{plain(g)} ({r.patients:,} patients, {r.images:,} images)' for (k,g),r in zip(keys, rows)]
-    ax.set_yticks(y, names)
+    ax.set_yticks(y, [f'{plain(k)}: {plain(g)} ({r.patients:,} patients, {r.images:,} images)' for (k,g),r in zip(keys, rows)])
     ax.set(ylim=(y[-1] - .6, .6), xlabel=f'{metric} (dotted: all images, {rows[0].overall:.2f})')
     ax.set_title(f'{metric} by {plain(", ".join(table.attrs["by"]), 60)}\n{plain(table.columns.name, 60)}', fontsize=10)
     return ax
