@@ -11,6 +11,7 @@ __all__ = ['eval_mode', 'predict', 'score', 'score_difference', 'plot_confusion'
 from contextlib import contextmanager
 
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
+from fastai.callback.fp16 import MixedPrecision
 from fastai.torch_core import no_random
 from sklearn.metrics import average_precision_score, confusion_matrix, precision_recall_curve, roc_auc_score, roc_curve
 
@@ -35,6 +36,14 @@ def eval_mode(
     finally:
         for m,training in was: m.training = training
 
+@contextmanager
+def _exact(learn):
+    "Full precision inside the `with` block, however the learner trains"
+    cbs = [o for o in learn.cbs if isinstance(o, MixedPrecision)]
+    learn.remove_cbs(cbs)
+    try: yield
+    finally: learn.add_cbs(cbs)
+
 # %% ../nbs/40_evaluate.ipynb #0e93bfe6
 def _labels(rows, vocab):
     "The labels of the rows as a categorical, None where there is none; raises ValueError for one that the learner doesn't know"
@@ -53,7 +62,7 @@ def predict(
     if not len(rows): raise ValueError('expected at least one usable image to predict, found none; '
         'look at the column `problem`, or at how the rows were chosen')
     labels = _labels(rows, vocab)
-    with no_random(reproducible=False), eval_mode(learn.model), quiet(learn): probs, _ = learn.get_preds(dl=learn.dls.test_dl(rows))
+    with no_random(reproducible=False), eval_mode(learn.model), quiet(learn), _exact(learn): probs, _ = learn.get_preds(dl=learn.dls.test_dl(rows))
     probs = probs.double().numpy()
     rows = rows.drop(columns=[c for c in rows if str(c).startswith('prob_') or c=='predicted'])
     cols = {f'prob_{c}': p for c,p in zip(vocab, probs.T)}
