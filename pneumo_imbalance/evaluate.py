@@ -38,10 +38,11 @@ def eval_mode(
 
 @contextmanager
 def _exact(learn):
-    "Full precision inside the `with` block, however the learner trains"
+    "Full precision and no bars inside the `with` block, however the learner trains"
     cbs = [o for o in learn.cbs if isinstance(o, MixedPrecision)]
     learn.remove_cbs(cbs)
-    try: yield
+    try:
+        with quiet(learn): yield
     finally: learn.add_cbs(cbs)
 
 # %% ../nbs/40_evaluate.ipynb #0e93bfe6
@@ -62,7 +63,7 @@ def predict(
     if not len(rows): raise ValueError('expected at least one usable image to predict, found none; '
         'look at the column `problem`, or at how the rows were chosen')
     labels = _labels(rows, vocab)
-    with no_random(reproducible=False), eval_mode(learn.model), quiet(learn), _exact(learn): probs, _ = learn.get_preds(dl=learn.dls.test_dl(rows))
+    with no_random(reproducible=False), eval_mode(learn.model), _exact(learn): probs, _ = learn.get_preds(dl=learn.dls.test_dl(rows))
     probs = probs.double().numpy()
     rows = rows.drop(columns=[c for c in rows if str(c).startswith('prob_') or c=='predicted'])
     cols = {f'prob_{c}': p for c,p in zip(vocab, probs.T)}
