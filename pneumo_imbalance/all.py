@@ -8,6 +8,7 @@ from .names import *
 from .header import *
 from .dicom import *
 from .image import *
+from .dicom_phantom import *
 from .data import *
 from .plot import *
 from .split import *

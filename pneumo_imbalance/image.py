@@ -167,7 +167,8 @@ def _problem(e):
     says = str(e).splitlines()[0] if str(e) else ''
     if isinstance(e, tuple(_known_problems)): return next(v for k,v in _known_problems.items() if isinstance(e, k))
     if 'truncated' in says: return 'truncated'
-    return says if says.startswith(('too large', 'more than one', 'not a regular', 'empty', 'unreadable', NO_IMAGE)) else f"unreadable ({type(e).__name__}: {says})"
+    plain = 'too large', 'more than one', 'not a regular', 'empty', 'unreadable', NO_IMAGE
+    return says if says.startswith(plain) else f"unreadable ({type(e).__name__}: {says})"
 
 # %% ../nbs/10_image.ipynb #2e1f8a6d
 def measure_image(

@@ -73,8 +73,8 @@ def _out_folder(out, overwrite):
 
 # %% ../nbs/62_study.ipynb #58c47670
 def _joined(runs, key):
-    "One table of all runs, the first column the model"
-    return pd.concat([vars(r)[key] for r in runs], keys=[r.name for r in runs], names=['model'])
+    "One table of all runs, the first column the model; a column of that name which the images brought is `model_given`"
+    return pd.concat([vars(r)[key].rename(columns=dict(model='model_given')) for r in runs], keys=[r.name for r in runs], names=['model'])
 
 def _network(run, job):
     "A network and what one must know of it, as bytes of safetensors"

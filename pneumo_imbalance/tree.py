@@ -47,13 +47,17 @@ def _hidden(rel): return any(o.startswith('.') or o == '__MACOSX' for o in rel.p
 
 def image_files(
     path, # A folder
-    suffixes # What names of image files end in, in lower case, as in ['.png', '.jpeg']
+    suffixes, # What names of image files end in, in lower case, as in ['.png', '.jpeg']
+    bare=None # Is a file without a suffix, or with a number for one, an image too? A function of its path; None: never
 ) -> tuple: # Sorted paths relative to `path`, as PurePosixPath, and how many hidden files were left out
     "The image files below a folder, hidden ones left out; what can't be listed is said"
     found = []
+    def wanted(d, name):
+        end = os.path.splitext(name)[1].lower()
+        return end in suffixes or bool(bare) and (not end or end[1:].isdigit()) and bare(os.path.join(d, name))
     for d,fs in _folders(path):
         rel = PurePosixPath(Path(d).relative_to(path).as_posix())
-        found += [rel/f for f in fs if os.path.splitext(f)[1].lower() in suffixes]
+        found += [rel/f for f in fs if wanted(d, f)]
     return sorted(o for o in found if not _hidden(o)), sum(map(_hidden, found))
 
 # %% ../nbs/05_tree.ipynb #70dd7a78

@@ -1,13 +1,17 @@
 "DICOM files, cut, spoilt or made to harm: an answer or one sentence in bounded time and memory; nothing of a patient gets out."
-import io, resource, struct, time, zlib
+import io, re, resource, shutil, struct, time, zlib
 from pathlib import Path
-import numpy as np, pydicom, pytest
-from pydicom.data import get_testdata_files
+import numpy as np, pandas as pd, pydicom, pytest
+from pydicom.data import get_testdata_file, get_testdata_files
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ComputedRadiographyImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 from pydicom.uid import ImplicitVRLittleEndian, generate_uid
 from pneumo_imbalance.dicom import dicom_picture, hashed, open_dicom, read_dicom
+from pneumo_imbalance.data import read_table, scan_images
+from pneumo_imbalance.dicom_phantom import dicom_phantoms
 from pneumo_imbalance.image import measure_image, open_image
+from pneumo_imbalance.leaks import check_leaks
+from pneumo_imbalance.study import study
 
 def made(x, syntax=ExplicitVRLittleEndian, **more):
     "The bytes of a DICOM file of gray values `x`"
@@ -112,3 +116,50 @@ def test_nothing_of_a_patient_gets_out(tmp_path, monkeypatch):
     assert row['age'] == 58 and row['year'] == 2019 and row['patient'] == hashed('MRN-123456')
     monkeypatch.setenv('PNEUMO_KEY', 'another')
     assert hashed('MRN-123456') != row['patient']
+
+# Trees and studies
+
+@pytest.fixture(scope='module')
+def hospital(tmp_path_factory):
+    "A tree of DICOM files with names of three kinds, a PNG of one of them in another split, a report and a directory"
+    root = tmp_path_factory.mktemp('hospital')/'data'
+    counts = dict(train=dict(NORMAL=12, PNEUMONIA=24), test=dict(NORMAL=6, PNEUMONIA=8))
+    dicom_phantoms(root, counts, size=96, opacity=3.)
+    files = sorted((root/'train/NORMAL').glob('*.dcm'))
+    files[0].rename(files[0].with_suffix(''))
+    files[1].rename(files[1].with_name('1.2.840.113619.2.55'))
+    open_image(files[2]).save(root/'test/NORMAL/other.png')
+    (root/'train/NORMAL/notes.txt').write_text('no image')
+    for name in ('rtplan.dcm', 'reportsi.dcm'): shutil.copy(get_testdata_file(name), root/'train/NORMAL'/name)
+    return root
+
+def test_a_tree_of_dicom_and_png(hospital, capsys):
+    df = scan_images(hospital)
+    assert '2 DICOM files without a picture' in capsys.readouterr().out
+    assert len(df) == 51 and (df.problem == '').all() and df.path.str.endswith('.png').sum() == 1
+    assert df[df.sex.notna()].patient.str.fullmatch('[0-9a-f]{16}').all()
+    assert df.patient[df.path.str.endswith('other.png')].item() == 'test/NORMAL/other'
+
+def test_the_same_image_as_dicom_and_as_png_is_found(hospital):
+    report = check_leaks(scan_images(hospital), on_leak='warn')
+    pairs = report.table[report.table.kind == 'near-duplicate']
+    assert any('other.png' in f'{o.path_a} {o.path_b}' for o in pairs.itertuples())
+
+def test_a_csv_goes_before_the_header(hospital):
+    files = sorted(str(o) for o in (hospital/'test').rglob('*.dcm'))
+    csv = pd.DataFrame(dict(path=files, label=['a', 'b']*7, patient=['p']*14, sex=['X']*14))
+    df = read_table(csv, root='.')
+    assert set(df.patient) == {'p'} and set(df.sex) == {'X'} and df.manufacturer.notna().all()
+    df = read_table(csv.drop(columns=['patient', 'sex']), root='.')
+    assert df.patient.str.fullmatch('[0-9a-f]{16}').all() and set(df.sex) <= {'F', 'M'}
+
+def test_a_study_writes_nothing_of_a_patient(tmp_path, monkeypatch):
+    "Everything that a study on DICOM files writes is read, its cache too"
+    monkeypatch.setenv('PNEUMO_CACHE', str(tmp_path/'cache'))
+    root = dicom_phantoms(tmp_path/'data', dict(train=dict(NORMAL=16, PNEUMONIA=24), test=dict(NORMAL=8, PNEUMONIA=8)), size=64, opacity=4.)
+    for i,f in enumerate(sorted(root.rglob('*.dcm'))): f.rename(f.with_name(f'{i}.dcm'))
+    small = dict(size=32, item_size=40, bs=8, frozen=0, unfrozen=1, lr_unfrozen=1e-3, pretrained=False, num_workers=0, on_leak='warn')
+    study(root, tmp_path/'out', **small)
+    secrets = re.compile(rb'Phantom\^|person\d+_(bacteria|virus)|IM-\d{4}|\d{4}0704')
+    found = [o for d in ('out', 'cache') for o in (tmp_path/d).rglob('*') if o.is_file() and secrets.search(o.read_bytes())]
+    assert (tmp_path/'out/report.html').exists() and not found
