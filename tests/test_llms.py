@@ -54,8 +54,9 @@ def test_markdown_pages_are_linked_only_where_they_are_kept(monkeypatch):
     assert llms.url('12_data.ipynb') == f'{site}/data.html'
 
 def test_sections_follow_the_sidebar(monkeypatch):
-    bar = ['index.ipynb', dict(section='Learn', contents=[dict(text='A', href='tutorial.ipynb'), 'speed.ipynb']),
-        dict(section='Look up', contents=[dict(href='guide.ipynb'), dict(section='Deep', contents=['12_data.ipynb'])]), 'contributing.ipynb']
+    learn = dict(section='Learn', contents=[dict(text='A', href='tutorial.ipynb'), 'speed.ipynb'])
+    modules = dict(section='Deep', contents=['12_data.ipynb'])
+    bar = ['index.ipynb', learn, dict(section='Look up', contents=[dict(href='guide.ipynb'), modules]), 'contributing.ipynb']
     monkeypatch.setattr(llms, 'settings', lambda name: dict(website=dict(sidebar=dict(contents=bar))))
     assert llms.sections() == dict(Docs=['index.ipynb', 'guide.ipynb'], Learn=['tutorial.ipynb', 'speed.ipynb'],
         Optional=['12_data.ipynb', 'contributing.ipynb'])
