@@ -59,10 +59,7 @@ def write_dicom(
     write_whole(file, out.getvalue())
 
 # %% ../nbs/11_dicom_phantom.ipynb #11a00013
-_machines = [
-    ('Alpha Imaging', 'A100', 'MONOCHROME2', 12),
-    ('Beta Medical', 'B7', 'MONOCHROME1', 10),
-    ('Gamma Ray', 'G3', 'MONOCHROME2', 14)] # chkstyle: ignore-node
+_machines = [('Alpha Imaging', 'A1', 'MONOCHROME2', 12), ('Beta Medical', 'B7', 'MONOCHROME1', 10), ('Gamma Ray', 'G3', 'MONOCHROME2', 14)]
 
 def _header(patient, k, confounded, seed):
     "Header of one patient of class number `k`, and how the machine stores values"
