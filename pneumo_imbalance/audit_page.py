@@ -71,7 +71,7 @@ def _odd_pictures(a):
     rows = [o for _,o in a.sheet.odd.head(_most).iterrows()]
     return html_section('Images that stand out', Div(*[_figure([o], o.why) for o in rows], klass='pairs'))
 
-# %% ../nbs/65_audit_page.ipynb #eef4b32a
+# %% ../nbs/65_audit_page.ipynb #cf840aee
 def _coded(text):
     "Text in which names between backticks become code"
     return [Code(o) if i%2 else o for i,o in enumerate(_printed(text).split('`'))]
@@ -87,15 +87,18 @@ def _findings_part(a):
     items = [Div(*[P(B(f'{k}: '), _printed(o)) for o in rows.says], P('What to do: ', *_coded(do))) for (k,do),rows in groups]
     none = [html_text(f"Nothing was found by the checks: {', '.join(k for k in CHECKS if k not in a.skipped)}.")] if not items else []
     skipped = [html_text(f'Not checked: {k} ({why}).') for k,why in a.skipped.items()]
+    if {'shortcuts', 'shift'} & {*a.findings.check}: skipped.append(html_text(_auroc))
     return html_section('Findings, in the order of how much they would flatter a score', *none, html_list(items), *skipped)
 
-# %% ../nbs/65_audit_page.ipynb #bce68685
+# %% ../nbs/65_audit_page.ipynb #b085c8b1
 _limits = ['The order of the findings is an estimate. It says where to look first.',
     'No finding is no proof. Copies that were turned, mirrored, or cropped by more than 3 % are not found.',
     'A network sees width and height only through what resizing leaves of them: sharpness and proportions.',
     'Patients are those that names or a table tell. Where these tell none, nobody can say whether a split parts a patient.',
     'Markers, borders and the noise of a machine can give a class away too. Only the figures in the table below were tested.',
     'An interval that holds .5 shows nothing, and does not prove that there is nothing.']
+_auroc = ('AUROC is the chance that an image of the one group gets a higher value than an image of the other: '
+    '.5 is guessing, 1 is never wrong. In brackets stands its 95 % interval.')
 _panels = 'Counts, brightness, how well figures of a file tell each class, and how well thumbnails tell test from train'
 _private = 'Not for clinical use. This page shows small pictures of the images: pass it on only to those who may see them.'
 

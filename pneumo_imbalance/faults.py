@@ -56,7 +56,7 @@ def _leaks(a):
     n = (a.leaks.table.kind == 'repeated rows').sum()
     if n: yield 'leaks', .1, f'{n:,} rows outside train repeat an image.', _advice['rows']
 
-# %% ../nbs/23_faults.ipynb #5a4ba7f7
+# %% ../nbs/23_faults.ipynb #6833d5e8
 def _conflicts(a):
     "One image under two labels"
     pairs = a.pairs['conflicts']
@@ -64,7 +64,7 @@ def _conflicts(a):
     label = a.df.drop_duplicates('path').set_index('path').label.astype(str)
     most = pd.Series([' and '.join(sorted((label[x], label[y]))) for x,y in zip(pairs.path_a, pairs.path_b)]).value_counts()
     n = len({*pairs.path_a, *pairs.path_b})
-    says = f"{_share(n, len(a.df), 'images')} stand under two labels, most often {most.index[0]} ({most.iloc[0]:,} pairs)."
+    says = f"{_share(n, len(a.df), 'images')} stand under two labels, most often {most.index[0]} ({most.iloc[0]:,} of {len(pairs):,} pairs)."
     yield 'conflicts', .5*n/len(a.df), says, f'Ask who labelled them; until then leave both out. {_drop}'
 
 def _copies(a):
@@ -75,7 +75,7 @@ def _copies(a):
     yield ('copies', (.1 if a.has_test else .8)*n/len(a.df), f"{_share(n, len(a.df), 'images')} {what}.",
         'Keep one image of each group, or give all of a group the same patient: whole patients are split together.')
 
-# %% ../nbs/23_faults.ipynb #8000100a
+# %% ../nbs/23_faults.ipynb #30005997
 def _parted(df, test=.2):
     "How many patients a random split of the images would part, and the share of test images whose patient is in training, on average"
     n = df.groupby('patient').size().to_numpy()
@@ -83,7 +83,7 @@ def _parted(df, test=.2):
 
 def _unnamed(df):
     "How many images have a name that tells no patient"
-    return sum(o.rpartition('.')[0].replace('\\', '/').endswith(p) for o,p in zip(df.path, df.patient))
+    return sum(f"/{o.rpartition('.')[0]}".replace('\\', '/').endswith(f'/{p}') for o,p in zip(df.path, df.patient))
 
 def _patients(a):
     "Patients that are unknown, or that a random split would part"
@@ -96,7 +96,7 @@ def _patients(a):
     advice = "Look for the patients in a table that comes with the archive, or find a rule for the names and pass it with --patient."
     if n: yield 'patients', .1*n/len(a.df), f"{_share(n, len(a.df), 'names')} tell no patient: each counts as a patient of its own.", advice
 
-# %% ../nbs/23_faults.ipynb #f1e95979
+# %% ../nbs/23_faults.ipynb #68e0fc2c
 _sheet_advice = dict(odd='Leave out what is no image of a patient; turn negatives round.',
     shortcuts='Bring all classes to one format, size and exposure, and test on images of another source. '
     'Compare any network with a model that sees this figure alone.',
@@ -111,7 +111,7 @@ def _splits(a):
     "Splits that measure nothing"
     for k in ('one class', 'wrong counts', 'too small'):
         says = LeakReport(a.leaks.table[a.leaks.table.kind == k], a.df).sentences
-        if says: yield 'splits', .05, says[0], 'Gather more images, or measure by cross-validation over patients: `split_folds`.'
+        if says: yield 'splits', .01, says[0], 'Gather more images, or measure by cross-validation over patients: `split_folds`.'
 
 def _files(a):
     "Files that can't be used"
