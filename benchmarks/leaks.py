@@ -1,5 +1,5 @@
 "What the leak check finds and takes: copies of every kind among few and many images, the time for a folder and for many thumbnails."
-import argparse, json, os, platform, resource, tempfile, time
+import argparse, datetime, json, os, platform, resource, tempfile, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest.mock import patch
@@ -135,7 +135,9 @@ def machine():
     "What this ran on"
     info = Path('/proc/cpuinfo')
     names = [o.split(':')[1].strip() for o in info.read_text().splitlines() if o.startswith('model name')] if info.exists() else []
-    return dict(cpu=(names or [platform.processor()])[0], cores=os.cpu_count(), python=platform.python_version())
+    load = [round(o, 2) for o in os.getloadavg()] if hasattr(os, 'getloadavg') else None
+    cpu = (names or [platform.processor()])[0]
+    return dict(cpu=cpu, cores=os.cpu_count(), python=platform.python_version(), load=load, date=str(datetime.date.today()))
 
 def main(args):
     "Print what this machine takes and finds"
