@@ -255,11 +255,11 @@ others = {'gif': (saved(gray, 'GIF'), ''), 'gif pages': (many(gray, 'GIF'), 'mor
     'pgm sixteen': (saved(wide.convert('I'), 'PPM'), ''), 'pgm text': (b'P2 2 2 255 0 1 2 3', ''),
     'pgm slow text': (b'P2 3000 3000 255 ' + b'1 '*9_000_000, 'too large'),
     'pgm slow': (b'P5 3000 3000 4095\n' + bytes(18_000_000), 'too large'), 'pgm huge': (b'P5 99999 99999 255\n', 'too large'),
-    'pgm cut': (saved(gray, 'PPM')[:5000], 'truncated'), 'pgm endless number': (b'P5 ' + b'9'*100_000, ('unreadable', 'not an image'))}
+    'dicom': (bytes(128) + b'DICM', 'no image'), 'pgm cut': (saved(gray, 'PPM')[:5000], 'truncated'), 'pgm endless number': (b'P5 ' + b'9'*100_000, ('unreadable', 'not an image'))}
 
 starts = dict(text=b'this is no image', postscript=b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n%%EndComments\nshowpage\n',
     pdf=b'%PDF-1.7\n', html=b'<html><body>', svg=b'<svg xmlns="http://www.w3.org/2000/svg"/>', zip=b'PK\3\4', gzip=b'\x1f\x8b\x08',
-    dicom=bytes(128) + b'DICM', icon=b'\0\0\1\0\1\0', photoshop=b'8BPS\0\1', fits=b'SIMPLE  = T', program=b'\x7fELF\2\1\1',
+    icon=b'\0\0\1\0\1\0', photoshop=b'8BPS\0\1', fits=b'SIMPLE  = T', program=b'\x7fELF\2\1\1',
     apple=b'\0\5\x16\7\0\2\0\0Mac OS X', zeros=bytes(4096), ones=b'\xff'*4096, random=rng.bytes(4096), farbfeld=b'farbfeld',
     webm=b'\x1aE\xdf\xa3', avif=b'\0\0\0\x1cftypavif', nifti=b'\x5c\1\0\0', exr=b'v/1\1', short=b'B')
 
