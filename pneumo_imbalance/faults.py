@@ -56,7 +56,7 @@ def _leaks(a):
     n = (a.leaks.table.kind == 'repeated rows').sum()
     if n: yield 'leaks', .1, f'{n:,} rows outside train repeat an image.', _advice['rows']
 
-# %% ../nbs/23_faults.ipynb #6833d5e8
+# %% ../nbs/23_faults.ipynb #458b5472
 def _conflicts(a):
     "One image under two labels"
     pairs = a.pairs['conflicts']
@@ -64,7 +64,7 @@ def _conflicts(a):
     label = a.df.drop_duplicates('path').set_index('path').label.astype(str)
     most = pd.Series([' and '.join(sorted((label[x], label[y]))) for x,y in zip(pairs.path_a, pairs.path_b)]).value_counts()
     n = len({*pairs.path_a, *pairs.path_b})
-    says = f"{_share(n, len(a.df), 'images')} stand under two labels, most often {most.index[0]} ({most.iloc[0]:,} of {len(pairs):,} pairs)."
+    says = f"{_share(n, len(a.df), 'images')} stand under two labels, most often {most.index[0]} ({most.iloc[0]:,} of {len(pairs):,})."
     yield 'conflicts', .5*n/len(a.df), says, f'Ask who labelled them; until then leave both out. {_drop}'
 
 def _copies(a):
