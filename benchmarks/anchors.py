@@ -42,9 +42,9 @@ RECIPES = {k: BASE | v for k,v in {
     'strong photometric, wide crops 160': dict(photo=1.6, size=160, min_scale=.5, epochs=14)}.items()}
 
 def draw(n, low, high, p, like):
-    "`n` numbers between `low` and `high`, 0 where chance `p` leaves an image alone"
-    x = np.random.uniform(low, high, n)*(np.random.rand(n) < p)
-    return torch.from_numpy(x.astype('f4')).to(like.device).view(-1, 1, 1, 1)
+    "`n` numbers between `low` and `high`, 0 where chance `p` leaves an image alone; drawn where the images are, so that nothing waits"
+    x, sure = torch.rand(2, n, device=like.device)
+    return ((low + (high - low)*x)*(sure < p)).view(-1, 1, 1, 1)
 
 def blurred(x, share):
     "Images mixed with a blurred copy of themselves"
@@ -140,6 +140,11 @@ def train_all(pool, df, jobs, out, settings, until):
     except TimeoutError: print('out of time: the rest is left out', flush=True)
     for o in pending: o.cancel()
 
+def trials(names, chosen):
+    "The trials of all recipes; of a recipe that was chosen before, those that its threshold needs"
+    if chosen: return jobs_of(chosen[:1], [0, 1], ['valid', *SOURCES])
+    return [o for s in (0, 1) for o in jobs_of(names, [s], ['valid', *SOURCES])]
+
 def read_all(out, kinds):
     files = [o for k in kinds for o in sorted(out.glob(f'{k}-*.csv'))]
     return pd.concat([pd.read_csv(o) for o in files], ignore_index=True) if files else pd.DataFrame()
@@ -207,7 +212,7 @@ def write(out, dest, args, took):
     rows.round(5).to_csv(dest/'trials.csv', index=False)
     table.round(5).to_csv(dest/'recipes.csv')
     print(table.round(4).to_string(), flush=True)
-    name, view = choose(table)
+    name, view = args.chosen or choose(table)
     ts = thresholds(out, name, view)
     about = dict(machine=machine(), date=str(datetime.date.today()), recipe=name, view=view, settings=RECIPES[name] | args.change,
         thresholds=ts, rule=__doc__, took=took, packages={k: version(k) for k in ('fastai', 'torchvision', 'numpy', 'pandas', 'pillow')})
@@ -226,17 +231,14 @@ def main(args):
     took = {}
     if not args.tables:
         df = check_leaks(split_valid(scan_images(args.images)), on_leak='raise').df.reset_index(drop=True)
-        names = args.recipes or list(RECIPES)
+        names = args.chosen[:1] if args.chosen else args.recipes or list(RECIPES)
         sizes = {(RECIPES[n] | args.change)['size']*9//8 for n in names}
         for s in sizes: presize(df, s)
         print(f'{time.monotonic() - START:6.1f} s  scanned and presized for {sizes}', flush=True)
         settings = dict(threads=max((os.cpu_count() or 2)//args.jobs, 1), change=args.change)
         with ProcessPoolExecutor(args.jobs, get_context('spawn')) as pool:
-            first = jobs_of(names, [0], ['valid', *SOURCES]) + jobs_of(names, [1], ['valid', *SOURCES])
-            train_all(pool, df, first, out, settings, START + args.trials)
-            table, _ = judged(out)
-            print(table.round(4).to_string(), flush=True)
-            name, view = choose(table)
+            train_all(pool, df, trials(names, args.chosen), out, settings, START + args.trials)
+            name, view = args.chosen or choose(judged(out)[0])
             print(f'{time.monotonic() - START:6.1f} s  chosen: {name}, {view}', flush=True)
             train_all(pool, df, jobs_of([name], range(args.seeds), ['test']), out, settings, START + args.limit)
             took = dict(seconds=round(time.monotonic() - START, 1), trainings_at_a_time=args.jobs)
@@ -248,6 +250,7 @@ def parser():
     p.add_argument('--out', type=Path, default=Path('study/anchors'), help='folder for the runs; finished ones are not trained again')
     p.add_argument('--dest', type=Path, default=Path('study/anchors'), help='folder for the tables')
     p.add_argument('--recipes', nargs='*', help='names of recipes to try')
+    p.add_argument('--chosen', nargs=2, metavar=('RECIPE', 'VIEW'), help='take this recipe, without trials of the others')
     p.add_argument('--seeds', type=int, default=8, help='networks of the chosen recipe')
     p.add_argument('--jobs', type=int, default=1, help='trainings at a time')
     p.add_argument('--trials', type=float, default=1e9, help='seconds after which no trial begins')
