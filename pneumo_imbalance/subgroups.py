@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt, numpy as np, pandas as pd
 from .names import as_categories, as_text
 from .plot import new_axes, plain
 from .metrics import METRICS, brief, check_number, check_prevalence, interval_table, looked_for, measure, patients_of
-from .metrics import predictive_values, read_predictions, resample_patients
+from .metrics import predictive_values, ratio, read_predictions, resample_patients
 
 # %% ../nbs/37_subgroups.ipynb #37a0000b
 def _numbers(col):
@@ -160,11 +160,13 @@ def _draws(t, parts):
     return np.concatenate([[one(o, w) for o in parts] for w in resample_patients(t.patient, t.n_boot, t.seed)], -1)
 
 def _unsure(boot, value, n, seed):
-    "Resamples (subgroups, metrics, B), with a spread where all agree; `n` (subgroups, metrics) are the patients behind each value"
-    with warnings.catch_warnings(action='ignore'): flat = ~np.isnan(value) & (np.nanstd(boot, axis=-1) < 1e-12)
-    share = (value.clip(0, 1)*n + 2)/(n + 4)
-    error = np.where(flat, np.sqrt(share*(1 - share)/(n + 4)), 0)
-    return boot + np.random.default_rng(seed).normal(size=boot.shape)*error[...,None]
+    "Resamples of `value` (subgroups, metrics), spread no less than those of as many (`n`) patients of all, the last in `boot`, would be"
+    with warnings.catch_warnings(action='ignore'): se = np.nanstd(boot, axis=-1)
+    few, se, least = n[:-1], se[:-1], se[-1]*np.sqrt(n[-1]/np.maximum(n[:-1], 1))
+    share = (value.clip(0, 1)*few + 2)/(few + 4)
+    noise = np.where(se < 1e-12, np.fmax(least, np.sqrt(share*(1 - share)/(few + 4))), 0)[...,None]
+    wide = (boot[:-1] - value[...,None])*np.fmax(1, ratio(least, se))[...,None]
+    return value[...,None] + wide + np.random.default_rng(seed).normal(size=wide.shape)*noise
 
 # %% ../nbs/37_subgroups.ipynb #37a0001f
 def _largest(value, boot, owner):
@@ -188,8 +190,8 @@ def _gap_row(t, found, rows, names):
 def _gaps(t, tables, rows, names):
     "Column → a table of its largest gaps, a row a metric"
     value, owner = np.array([o.value.to_numpy() for o in tables]), [c for c,_ in names]
-    n = np.array([_weakest(_taken(t, o)) for o in rows])
-    boot = _unsure(np.where(np.isnan(value)[...,None], np.nan, _draws(t, rows)), value, n, t.seed)
+    parts = [*rows, np.ones(len(t.y), bool)]
+    boot = _unsure(_draws(t, parts), value, np.array([_weakest(_taken(t, o)) for o in parts]), t.seed)
     value[:,METRICS.index('ECE')] = np.nan
     found = [_largest(value[:,m], boot[:,m], owner) for m in range(len(METRICS))]
     return {c: pd.DataFrame([_gap_row(t, o.get(c), rows, names) for o in found]) for c in dict.fromkeys(owner)}
@@ -208,16 +210,16 @@ def gap_sentence(
     text = f'By {by}, {metric} is {a:.2f} for {r.lower} and {b:.2f} for {r.higher}, a gap of {r.value:.2f}'
     if np.isnan(r.low): return f'{text} (no interval from {table.attrs["n_boot"]} resamples).'
     verdict = 'more than the choice of patients explains' if r.low > 0 else 'no more than the choice of patients may explain'
-    return f'{text} (95 % interval {r.low:.2f} to {r.high:.2f}), {verdict}.'.replace('-', '−')
+    bounds = f'{r.low:.2f} to {r.high:.2f}'.replace('-', '−')
+    return f'{text} (95 % interval {bounds}), {verdict}.'
 
 # %% ../nbs/37_subgroups.ipynb #37a00023
 def _task(preds, positive, prevalence, n_boot, seed):
     "What is measured on which rows"
     (classes, y, p, s), patient = read_predictions(preds), patients_of(preds).to_numpy()
     groups, looked = looked_for(classes, positive)
-    if prevalence is not None and looked is None: raise ValueError(f'expected the class that the prevalence of '
-        f'{check_prevalence(prevalence)} is of, found none named; say positive=, one of {", ".join(classes)}')
-    if prevalence is not None: check_prevalence(prevalence)
+    if prevalence is not None and check_prevalence(prevalence) and looked is None: raise ValueError('expected the class that '
+        f'the prevalence of {prevalence} is of, found none named; say positive=, one of {", ".join(classes)}')
     return Task(groups[0], classes, y, p, s, patient, prevalence, n_boot, seed), looked
 
 def _notes(table, groups, t, rows, names, least):
@@ -229,12 +231,10 @@ def _notes(table, groups, t, rows, names, least):
 
 # %% ../nbs/37_subgroups.ipynb #37a00024
 def _subgroup_table(preds, by, bins=None, positive=None, prevalence=None, n_boot=1000, seed=42, least=LEAST):
-    "See `subgroup_scores`"
     check_number(least, 'at least 1 patient of each class', f'{LEAST} is usual', lambda o: o>=1, whole=True)
     (t, looked), groups = _task(preds, positive, prevalence, n_boot, seed), subgroups_of(preds, by, bins)
-    for k,c in groups.items():
-        if len(c.categories) > 100: raise ValueError(f'expected at most 100 subgroups, found {len(c.categories):,} values of {k!r}; '
-            'bin numbers, as in bins=dict(age=[0, 18, 65, 200])')
+    many = [k for k,c in groups.items() if len(c.categories) > 100]
+    if many: raise ValueError(f'expected at most 100 subgroups, found more by {many[0]!r}; bin numbers, as in bins=dict(age=[0, 18, 65])')
     names = [(k, g) for k,c in groups.items() for g in c.categories]
     rows = [np.asarray(groups[k] == g) for k,g in names]
     tables = [_measured(_taken(t, o), least) for o in rows]

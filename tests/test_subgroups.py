@@ -34,13 +34,18 @@ def test_a_subgroup_is_scored_as_its_rows_alone(counts, positive):
         np.testing.assert_allclose(got.overall, filtered(preds, rows | True, positive).value)
         assert set(got.images) == {rows.sum()} and set(got.patients) == {preds.patient[rows].nunique()}
 
-def resampled(preds, metric, names, positive, n_boot, seed):
-    "Values of a metric (subgroups, B): the rows of each drawn patient are written down as often as it is drawn, and scored"
+def weakest(preds, metric):
+    "Patients of the class that has fewest, of those that a metric looks at"
+    n = preds.groupby('label', observed=True).patient.nunique()
+    return n['PNEUMONIA'] if metric == 'sensitivity' else n.min()
+
+def resampled(preds, metric, names, n_boot, seed):
+    "Values of a metric (subgroups and all, B): the rows of each drawn patient are written down as often as it is drawn, and scored"
     rng, who = np.random.default_rng(seed), preds.patient.unique()
-    rows, out = {o: np.flatnonzero(preds.patient == o) for o in who}, []
+    at, out = {o: np.flatnonzero(preds.patient == o) for o in who}, []
     for times in rng.multinomial(len(who), np.full(len(who), 1/len(who)), size=n_boot):
-        again = preds.iloc[np.concatenate([rows[o] for o,n in zip(who, times) for _ in range(n)])]
-        out.append([filtered(again, again.g == g, positive, 1).value[metric] for g in names])
+        again = preds.iloc[np.concatenate([at[o] for o,n in zip(who, times) for _ in range(n)])]
+        out.append([filtered(again, rows, None, 1).value[metric] for rows in [*(again.g == g for g in names), again.g != '']])
     return np.array(out).T
 
 @pytest.mark.parametrize('metric,by_image', [('sensitivity', False), ('balanced accuracy', True), ('Brier', False)])
@@ -48,7 +53,12 @@ def test_the_gap_is_the_largest_and_its_interval_covers_all(metric, by_image):
     preds, B = predictions(by_image=by_image, skill=.8), 40
     row = subgroup_scores(preds, 'g', n_boot=B, seed=7).loc[('g', 'largest gap', metric)]
     value = {g: filtered(preds, preds.g == g, None, 1).value[metric] for g in 'ABC'}
-    boot = dict(zip('ABC', resampled(preds, metric, 'ABC', None, B, 7)))
+    *boot, everyone = resampled(preds, metric, 'ABC', B, 7)
+    many = weakest(preds, metric)
+    for i,g in enumerate('ABC'): # spread no less than as many patients of all images would be
+        wide = max(1, everyone.std()*np.sqrt(many/weakest(preds[preds.g == g], metric))/boot[i].std())
+        boot[i] = value[g] + (boot[i] - value[g])*wide
+    boot = dict(zip('ABC', boot))
     pairs = [(a, b) if value[a] >= value[b] else (b, a) for a,b in combinations('ABC', 2)]
     d = {o: value[o[0]] - value[o[1]] for o in pairs}
     db = {(a, b): boot[a] - boot[b] for a,b in pairs}
@@ -92,6 +102,10 @@ def test_perfection_in_a_few_is_not_certain():
     preds.loc[ill[-1], 'predicted'] = 'NORMAL'
     row = subgroup_scores(preds, 'g', n_boot=300).loc[('g', 'largest gap', 'sensitivity')]
     assert row.value == pytest.approx(.05) and row.low < 0 < row.high and row.high > .15
+
+def test_a_sentence_keeps_names_as_they_are():
+    t = subgroup_scores(predictions(groups=['post-ant', 'lat']).rename(columns=dict(g='view-position')), 'view-position', n_boot=20)
+    assert 'post-ant' in gap_sentence(t) and gap_sentence(t).startswith('By view-position, ')
 
 # Too few
 
