@@ -130,7 +130,7 @@ def _held_values(df, rows, old, pct, seed, by, take):
     names = _dealt(df[rows], site, have, pct, seed, by) if take is None else _wanted(take, list(site.categories), by)
     there, out = np.isin(site.astype(object), names), np.zeros(len(df), bool)
     whole = df.patient[rows].isin(df.patient[rows][there]).to_numpy()
-    what = f"{by} {', '.join(names)}"
+    what = f"{by} {', '.join(names[:10])}{', …'*(len(names) > 10)}"
     if n := (whole & ~there).sum():
         k = df.patient[rows][whole & ~there].nunique()
         print(f"Patients of {what} with images elsewhere were moved whole, so that none is on both sides: {k} of them, {n} images there.")
