@@ -17,6 +17,7 @@ import numpy as np, pandas as pd
 from .tree import image_files, nested_copies
 from .names import SPLITS, as_categories, find_patients, split_label, split_name
 from .names import PATTERNS, patient_id, positive_class # chkstyle: ignore
+from .dicom import DICOM_COLUMNS, NO_IMAGE, is_dicom_file
 from .image import SUFFIXES, measure_images
 
 # %% ../nbs/12_data.ipynb #e82dfd30
@@ -72,12 +73,27 @@ def _say_left_out(n_hidden, nested):
     if outer: print(f"{n} files in {', '.join(outer)} repeat the tree above, byte for byte: the nested copy was left out.")
     if '' in nested: print(f"{len(set(nested['']))} loose files repeat the folders below, byte for byte: they were left out.")
 
+# %% ../nbs/12_data.ipynb #162c0df5
+def _with_pictures(df):
+    "Which rows are not DICOM without a picture; says how many are"
+    none = df.problem == NO_IMAGE
+    if none.any(): print(f"{none.sum():,} DICOM files without a picture (directories, reports, plans) were left out.")
+    return ~none
+
+def _patients(df, names, pattern):
+    "Whose images: by the headers where they tell, else by the names; a `pattern` goes before both"
+    if pattern is not None or 'patient' not in df: return find_patients(names, pattern)
+    told = df.patient.fillna('').tolist()
+    rest = iter(find_patients([n for n,o in zip(names, told) if not o]) if not all(told) else [])
+    return [o or next(rest) for o in told]
+
 # %% ../nbs/12_data.ipynb #bf028ac0
 def _says(file):
     "How much the folders of a file say: does one name a class, and does one name a split?"
     rel = PurePosixPath(file)
     return bool(split_label(rel)[1]), any(map(split_name, rel.parts[:-1]))
 
+# %% ../nbs/12_data.ipynb #c56b7be4
 def scan_images(
     path, # Folder of images: split/class/image, class/image, with any nesting above
     patient=None, # How to tell the patient from an image's path below `path`: see `find_patients`
@@ -85,7 +101,7 @@ def scan_images(
 ) -> pd.DataFrame: # The table of images, sorted by path
     "Scan a folder tree into the table of images and say what was left out"
     path = _check_folder(path)
-    files, n_hidden = image_files(path, SUFFIXES)
+    files, n_hidden = image_files(path, SUFFIXES, is_dicom_file)
     places = [split_label(f, path.resolve().name) for f in files]
     _check_found(path, files, [o[1] for o in places])
     df = pd.DataFrame(dict(path=[str(path/f) for f in files], split=[o[0] for o in places], label=_one_spelling([o[1] for o in places])))
@@ -93,8 +109,8 @@ def scan_images(
     df.loc[(df.label == '') & (df.problem == ''), 'problem'] = 'in no class folder'
     nested = nested_copies(files, df.digest, _says)
     _say_left_out(n_hidden, nested)
-    kept = ~pd.Series(map(str, files)).isin({f for o in nested.values() for f in o})
-    df = _table(df[kept].assign(patient=find_patients([f for f,k in zip(files, kept) if k], patient)))
+    kept = _with_pictures(df) & ~pd.Series(map(str, files)).isin({f for o in nested.values() for f in o})
+    df = _table(df[kept].assign(patient=_patients(df[kept], [f for f,k in zip(files, kept) if k], patient)))
     _say_problems(df)
     return df
 
@@ -202,12 +218,13 @@ def _root(csv, paths):
     return Path() if here and not there else own
 
 def _measured(df, n_workers):
-    "`df` with each file's measures anew; a problem that somebody noted stays for as long as the file is the same"
+    "`df` with each file's measures anew; what a table says of a patient stays, and a problem for as long as the file is the same"
     new = measure_images(df.path, n_workers)
     if 'problem' in df:
         note = df.problem.astype(object).where(df.problem.notna(), '')
         same = df.digest.astype(object).where(df.digest.notna(), '') == new.digest if 'digest' in df else note.notna()
         new['problem'] = new.problem.where((new.problem != '') | note.isin(['in no class folder', 'without a label']) | ~same, note)
+    new = new.drop(columns=[c for c in DICOM_COLUMNS if c in new and c in df])
     return df.drop(columns=[c for c in new if c in df]).join(new)
 
 # %% ../nbs/12_data.ipynb #09c0572f
@@ -225,12 +242,12 @@ def read_table(
     df = _named_columns(frame, dict(path=path, label=label, split=split, patient=patient))
     df = _with_paths(df.assign(path=df.path.where(df.path != '', None)))
     df = _with_splits(df, True) if 'split' in df else df.assign(split='train')
-    if 'patient' in df: df = _with_patients(df)
-    else: df['patient'] = find_patients(df.path)
+    given, names = 'patient' in df, df.path.tolist()
+    if given: df = _with_patients(df)
     where = _root(csv, df.path) if root is None else Path(root)
     df = _measured(df.assign(path=[str(where/o) for o in df.path], label=as_categories(df.label).astype(object)), n_workers)
     df.loc[df.label.isna() & (df.problem == ''), 'problem'] = 'without a label'
-    df = _table(df)
+    df = _table(df if given else df.assign(patient=_patients(df, names, None)))
     _say_problems(df)
     return df
 
