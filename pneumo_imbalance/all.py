@@ -5,6 +5,7 @@ from .phantom import *
 from .archive import *
 from .tree import *
 from .names import *
+from .labels import *
 from .header import *
 from .dicom import *
 from .image import *

@@ -164,8 +164,9 @@ def _without_problems(df):
     good = df.problem.isin([''])
     return df if good.all() else df[good | df.problem.isna()].assign(problem='')
 
-def _with_paths(df):
-    "`df` with paths as text, or as categories of text"
+def _with_paths(df, suffix=''):
+    "`df` with paths as text, or as categories of text; each with `suffix`"
+    if suffix: df = df.assign(path=[None if pd.isna(o) else f'{o}{suffix}' for o in df.path])
     values = df.path.cat.categories if isinstance(df.path.dtype, pd.CategoricalDtype) else df.path
     if _is_text(values) and not df.path.hasnans: return df
     if df.path.hasnans:
@@ -235,12 +236,13 @@ def read_table(
     label='label', # Column of classes
     split=None, # Column of splits; None: 'split', if there is one, else every image is a training image
     patient=None, # Column of patients; None: 'patient', if there is one, else see `find_patients`
+    suffix='', # What the names in the CSV lack to be those of files, such as '.dcm'
     n_workers=None # Threads; None: one a core
 ) -> pd.DataFrame: # The table of images, in the order given
     "Turn a CSV or DataFrame with paths and labels into the table of images"
     frame = csv if isinstance(csv, pd.DataFrame) else _read_csv(csv, [path, label, split or 'split', patient or 'patient'])
     df = _named_columns(frame, dict(path=path, label=label, split=split, patient=patient))
-    df = _with_paths(df.assign(path=df.path.where(df.path != '', None)))
+    df = _with_paths(df.assign(path=df.path.where(df.path != '', None)), suffix)
     df = _with_splits(df, True) if 'split' in df else df.assign(split='train')
     given, names = 'patient' in df, df.path.tolist()
     if given: df = _with_patients(df)

@@ -10,6 +10,7 @@ from pneumo_imbalance.dicom import dicom_picture, hashed, open_dicom, read_dicom
 from pneumo_imbalance.data import read_table, scan_images
 from pneumo_imbalance.dicom_phantom import dicom_phantoms
 from pneumo_imbalance.image import measure_image, open_image
+from pneumo_imbalance.labels import one_finding
 from pneumo_imbalance.leaks import check_leaks
 from pneumo_imbalance.study import study
 
@@ -163,3 +164,13 @@ def test_a_study_writes_nothing_of_a_patient(tmp_path, monkeypatch):
     secrets = re.compile(rb'Phantom\^|person\d+_(bacteria|virus)|IM-\d{4}|\d{4}0704')
     found = [o for d in ('out', 'cache') for o in (tmp_path/d).rglob('*') if o.is_file() and secrets.search(o.read_bytes())]
     assert (tmp_path/'out/report.html').exists() and not found
+
+def test_csvs_of_public_archives_are_read_by_one_line(tmp_path):
+    "RSNA names the patient, and the file is called like it; a finding has a column of its own, with a row for each box"
+    root = dicom_phantoms(tmp_path/'data', dict(train=dict(NORMAL=3, PNEUMONIA=3)), size=64)
+    names = []
+    for i,f in enumerate(sorted(root.rglob('*.dcm'))): names.append(f.rename(tmp_path/f'p{i}.dcm').stem)
+    csv = pd.DataFrame(dict(patientId=[*names, names[-1]], Target=[0, 0, 0, 1, 1, 1, 1]))
+    df = read_table(one_finding(csv, 'Target', 'patientId'), path='patientId', root=tmp_path, suffix='.dcm')
+    assert len(df) == 6 and (df.problem == '').all() and df.label.value_counts().to_dict() == {'Target': 3, 'no Target': 3}
+    assert df.patient.str.fullmatch('[0-9a-f]{16}').all()
