@@ -255,7 +255,8 @@ others = {'gif': (saved(gray, 'GIF'), ''), 'gif pages': (many(gray, 'GIF'), 'mor
     'pgm sixteen': (saved(wide.convert('I'), 'PPM'), ''), 'pgm text': (b'P2 2 2 255 0 1 2 3', ''),
     'pgm slow text': (b'P2 3000 3000 255 ' + b'1 '*9_000_000, 'too large'),
     'pgm slow': (b'P5 3000 3000 4095\n' + bytes(18_000_000), 'too large'), 'pgm huge': (b'P5 99999 99999 255\n', 'too large'),
-    'dicom': (bytes(128) + b'DICM', 'no image'), 'pgm cut': (saved(gray, 'PPM')[:5000], 'truncated'), 'pgm endless number': (b'P5 ' + b'9'*100_000, ('unreadable', 'not an image'))}
+    'dicom': (bytes(128) + b'DICM', 'no image'),
+    'pgm cut': (saved(gray, 'PPM')[:5000], 'truncated'), 'pgm endless number': (b'P5 ' + b'9'*100_000, ('unreadable', 'not an image'))}
 
 starts = dict(text=b'this is no image', postscript=b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n%%EndComments\nshowpage\n',
     pdf=b'%PDF-1.7\n', html=b'<html><body>', svg=b'<svg xmlns="http://www.w3.org/2000/svg"/>', zip=b'PK\3\4', gzip=b'\x1f\x8b\x08',
