@@ -9,7 +9,9 @@ __all__ = ['study_page']
 
 # %% ../nbs/61_report.ipynb #0ae6abe4
 import platform
+from contextlib import redirect_stdout
 from importlib.metadata import version
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd, torch
@@ -19,6 +21,7 @@ from .plot import plot_class_counts, plot_sizes, show_images
 from .audit import plot_audit
 from .train import plot_history, plot_lr_find
 from .metrics import METRICS
+from .subgroups import plot_subgroups, subgroup_scores
 from .evaluate import plot_confusion, plot_pr, plot_roc
 from .calibrate import plot_calibration, plot_decision
 from .interpret import plot_grad_cam, plot_worst
@@ -103,6 +106,24 @@ def _scored_part(job, drawn):
     else: curves.append(drawn(f'Decision curves: {" and ".join(preds)} ({looked})', lambda: plot_decision(preds, job.positive)))
     return html_section('On the test images', html_pair(*matrices, *curves))
 
+# %% ../nbs/61_report.ipynb #69a1bb7e
+def _groups(job):
+    "Columns of the test images that part them into subgroups: those that the audit looked at, with few values"
+    preds = job.runs[0].preds
+    return [c for c in job.sheet.columns if c in preds and (c == 'age' or preds[c].nunique() <= 20)]
+
+def _gaps_of(run, by, job):
+    "What the largest gaps between subgroups are, in sentences"
+    with redirect_stdout(StringIO()): table = subgroup_scores(run.preds, by, positive=job.positive, seed=job.s.seed)
+    return html_list([f'{run.name}: {o}' for o in table.attrs['notes']])
+
+def _groups_part(job, drawn):
+    "Scores by sex, age, view, machine, as far as the table has them"
+    by, of = _groups(job), dict(positive=job.positive, seed=job.s.seed)
+    def dots(run): return plot_subgroups(run.preds, by, 'balanced accuracy', **of)
+    pictures = [drawn(f'Balanced accuracy by subgroup: {r.name}', lambda r=r: dots(r)) for r in job.runs]
+    return html_section('Subgroups', html_pair(*pictures), *[_gaps_of(r, by, job) for r in job.runs])
+
 # %% ../nbs/61_report.ipynb #834562a8
 _cam = 'A Grad-CAM shows which regions raised the score of the predicted class. It does not show that they mattered for a medical reason.'
 
@@ -132,7 +153,7 @@ def _settings_part(job, drawn):
     return html_section('Settings', html_table(rows.to_frame('value')))
 
 _parts = {'Results': _results_part, 'Data': _data_part, 'Audit': _audit_part, 'Training': _training_part,
-    'On the test images': _scored_part, 'Where the networks looked': _looked_part,
+    'On the test images': _scored_part, 'Subgroups': _groups_part, 'Where the networks looked': _looked_part,
     'What these figures do not say': _limits_part, 'Settings': _settings_part}
 
 # %% ../nbs/61_report.ipynb #1d77eb4a
@@ -151,5 +172,6 @@ def study_page(
     def drawn(what, plot): return html_attempt(what, lambda: picture(what, plot), failed)
     notes = [_disclaimer, unfinished, leak_sentence(job.leaks), '' if job.own_test else _no_test, _generated if job.generated else '']
     found = html_attempt('What was found', lambda: _found_part(job, failed), failed)
-    parts = [html_attempt(k, lambda f=f: f(job, drawn), failed) for k,f in _parts.items()]
+    there = {k: f for k,f in _parts.items() if f is not _groups_part or _groups(job)}
+    parts = [html_attempt(k, lambda f=f: f(job, drawn), failed) for k,f in there.items()]
     return html_page(f'A study of {len(job.df):,} images', *[html_text(o, note=True) for o in notes if o], found, *parts), failed
