@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np, pandas as pd, pydicom, pytest
 from pydicom.data import get_testdata_file, get_testdata_files
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from pydicom.uid import ComputedRadiographyImageStorage, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian
 from pydicom.uid import ImplicitVRLittleEndian, generate_uid
 from pneumo_imbalance.dicom import dicom_picture, hashed, open_dicom, read_dicom
@@ -102,6 +103,28 @@ def test_padding_is_black():
     for kind in ('MONOCHROME1', 'MONOCHROME2'):
         im = np.asarray(picture(made(x, PhotometricInterpretation=kind, PixelPaddingValue=0))[0])
         assert (im[:, :5] == 0).all()
+
+def windowed_files():
+    "pydicom's own gray files with one frame and a window"
+    for f in get_testdata_files():
+        try: ds, gray = pydicom.dcmread(f), open_dicom(Path(f).read_bytes())[0].PhotometricInterpretation.startswith('MONO')
+        except Exception: continue
+        if gray and ds.get('WindowWidth') and 'PixelData' in ds: yield f
+
+@pytest.mark.parametrize('path', windowed_files(), ids=lambda o: Path(o).name)
+def test_windows_are_those_of_pydicom(path):
+    "The same gray values but for the scale: pydicom gives them on that of the stored values"
+    ds = pydicom.dcmread(path)
+    try: x = ds.pixel_array
+    except Exception: pytest.skip('no decoder for it')
+    theirs = apply_voi_lut(apply_modality_lut(x, ds), ds, 0).astype(float)
+    ours = np.asarray(read_dicom(path)[0]).astype(float)
+    if ours.shape != theirs.shape or ds.get('PixelPaddingValue') is not None: pytest.skip('made square, or padding painted black')
+    if ds.PhotometricInterpretation == 'MONOCHROME1': ours = 255 - ours
+    ways = [str(o) for o in ds.get('PatientOrientation') or []]
+    if ways[:1] == ['R']: ours = ours[:, ::-1]
+    fit = np.polyfit(theirs.ravel(), ours.ravel(), 1)
+    assert np.abs(np.polyval(fit, theirs) - ours).max() < 1
 
 # Privacy
 
