@@ -44,7 +44,7 @@ docs:  ## Build the site into _docs/ (needs Quarto): pages, a sample report, llm
 	@$(MAKE) --no-print-directory .venv/.installed-dev
 	$(BIN)/nbdev-docs
 	$(MAKE) --no-print-directory demo
-	cp study/report.html _docs/report.html
+	cp study/report.html _docs/sample.html
 	$(BIN)/python tools/llms.py _docs
 
 clean:  ## Remove what was built: packages, site, study, caches (.venv stays)
