@@ -9,7 +9,7 @@ import nbformat
 root = Path(__file__).resolve().parents[1]
 kernels = {'this processor': {}, 'AVX2': dict(ATEN_CPU_CAPABILITY='avx2', ONEDNN_MAX_CPU_ISA='AVX2'),
     'SSE4.1': dict(ATEN_CPU_CAPABILITY='default', ONEDNN_MAX_CPU_ISA='SSE41')}
-trainings = 'fit_two_stage(', 'fit_one_cycle(', 'fit_remedy(', 'train_remedy(', 'compare_remedies(', 'study('
+trainings = 'fit_two_stage(', 'make_runs(', 'fit_one_cycle(', 'fit_remedy(', 'train_remedy(', 'compare_remedies(', 'study('
 beside = 'pyproject.toml', 'settings.ini', 'setup.py', 'README.md', 'pneumo_imbalance', 'benchmarks', 'nbs/results', 'tests'
 shift = """#| hide
 import fastai.torch_core
