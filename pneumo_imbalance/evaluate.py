@@ -11,11 +11,11 @@ __all__ = ['eval_mode', 'predict', 'score', 'score_difference', 'plot_confusion'
 from contextlib import contextmanager
 
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
-from fastai.callback.fp16 import MixedPrecision
-from fastai.torch_core import no_random
 from sklearn.metrics import average_precision_score, confusion_matrix, precision_recall_curve, roc_auc_score, roc_curve
 
 from .core import quiet
+from fastai.callback.fp16 import MixedPrecision
+from fastai.torch_core import no_random
 from .data import usable
 from .plot import new_axes, plain
 from .metrics import METRICS, check_prevalence, difference_table, interval_table, looked_for, patients_of, ratio
