@@ -38,7 +38,7 @@ def main(args):
     out = dict(machine=machine(), date=str(datetime.date.today()), pixels=args.size)
     with tempfile.TemporaryDirectory() as tmp:
         folders = dict(jpeg=make_phantoms(f'{tmp}/jpeg', counts, size=args.size),
-            dicom=dicom_phantoms(f'{tmp}/dicom', counts, size=args.size, jpeg2000=True))
+            dicom=dicom_phantoms(f'{tmp}/dicom', counts, size=args.size, compress='JPEG 2000'))
         for k,folder in folders.items():
             cmd = [sys.executable, '-m', 'benchmarks.dicom', '--folder', str(folder), '--item-size', str(args.item_size)]
             res = subprocess.run(cmd, env=dict(os.environ, PNEUMO_CACHE=f'{tmp}/cache-{k}'), capture_output=True, text=True, check=True)

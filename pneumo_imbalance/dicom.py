@@ -107,10 +107,9 @@ def _first(o): return o[0] if isinstance(o, (list, tuple)) or type(o).__name__ =
 
 def _padding(ds, x):
     "Which of the stored values are padding, by the header"
-    a = ds.get('PixelPaddingValue')
-    if a is None: return np.zeros(x.shape, bool)
-    b = ds.get('PixelPaddingRangeLimit', a)
-    return (x >= min(int(a), int(b))) & (x <= max(int(a), int(b)))
+    if (a := ds.get('PixelPaddingValue')) is None: return np.zeros(x.shape, bool)
+    a, b = sorted(map(int, (a, ds.get('PixelPaddingRangeLimit', a))))
+    return (x >= a) & (x <= b)
 
 # %% ../nbs/09_dicom.ipynb #7724a663
 def _range(ds, stored):
@@ -128,13 +127,20 @@ def _header_window(ds):
     return float(c), float(w), str(ds.get('VOILUTFunction') or 'LINEAR').upper()
 
 # %% ../nbs/09_dicom.ipynb #08a00021
+def _entries(item, little):
+    "The values of a table: numbers, or bytes of which one or two make a value"
+    data, n = item.LUTData, int(item.LUTDescriptor[0]) or 1 << 16
+    if isinstance(data, bytes): data = np.frombuffer(data, 'u1' if len(data) < 2*n else '<u2' if little else '>u2')
+    return np.asarray(data, 'f8')[:n]
+
 def _by_table(ds, x):
     "Values as shares of white by the header's table"
-    from pydicom.pixels import apply_voi
-    item = ds.VOILUTSequence[0]
-    bits = int(item.LUTDescriptor[2])
-    return apply_voi(np.rint(x).astype('i4'), ds, 0)/(2**(bits if 8 <= bits <= 16 else 16) - 1)
+    item, little = ds.VOILUTSequence[0], ds.original_encoding[1] is not False
+    lut, first, bits = _entries(item, little), int(item.LUTDescriptor[1]), int(item.LUTDescriptor[2])
+    if first > 32767 and int(ds.get('PixelRepresentation') or 0): first -= 65536
+    return np.clip(lut[np.clip(np.rint(x).astype(int) - first, 0, len(lut) - 1)]/(2.**(bits if 8 <= bits <= 16 else 16) - 1), 0, 1)
 
+# %% ../nbs/09_dicom.ipynb #e5e517a4
 def _modality(ds, x):
     "Values after the modality step"
     from pydicom.pixels import apply_modality_lut

@@ -39,61 +39,84 @@ def _dataset(x, bits, photometric, syntax):
     ds.PixelData = stored.tobytes()
     return ds
 
+def _with_table(ds):
+    "The same data set with a table instead of its window"
+    import pydicom
+    item, x = pydicom.Dataset(), np.arange(2**ds.BitsStored)
+    shares = np.clip((x - float(ds.WindowCenter))/float(ds.WindowWidth) + .5, 0, 1)
+    item.LUTDescriptor, item.LUTData = [len(x) % 65536, 0, 8], np.rint(shares*255).astype('<u2').tobytes()
+    del ds.WindowCenter, ds.WindowWidth, ds.VOILUTFunction
+    ds.VOILUTSequence = [item]
+
 # %% ../nbs/11_dicom_phantom.ipynb #11a00009
 def write_dicom(
     file, # Path of the file
     x, # Gray levels (H, W), 0 to 255
     photometric='MONOCHROME2', # Or 'MONOCHROME1': small values are white
     bits=12, # Bits of a stored value, 10 to 16
-    jpeg2000=False, # Compress by JPEG 2000, without loss?
+    compress='', # Without loss, by 'JPEG 2000' or 'RLE'; '': not at all
+    table=False, # A table in the header instead of a window?
     **header # More of the header, by pydicom's keywords, as in `PatientSex='F'`
 ):
-    "Write gray levels as a DICOM file whose window leads back to them; takes the extra `dicom`"
-    from pydicom.uid import JPEG2000Lossless, ExplicitVRLittleEndian, generate_uid
+    "Write gray levels as a DICOM file whose window or table leads back to them; takes the extra `dicom`"
+    from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, RLELossless, generate_uid
     import pydicom
+    ways = {'': None, 'JPEG 2000': JPEG2000Lossless, 'RLE': RLELossless}
+    if compress not in ways: raise ValueError(f"expected compress to be one of {', '.join(map(repr, ways))}, found {compress!r}")
     ds, out = _dataset(np.asarray(x), bits, photometric, ExplicitVRLittleEndian), io.BytesIO()
     ds.SOPInstanceUID = generate_uid(entropy_srcs=[str(file), str(sorted(header.items()))])
     for k,v in header.items(): setattr(ds, k, v)
-    if jpeg2000: ds.compress(JPEG2000Lossless, generate_instance_uid=False)
+    if table: _with_table(ds)
+    if compress: ds.compress(ways[compress], generate_instance_uid=False)
     pydicom.dcmwrite(out, ds, enforce_file_format=True)
     write_whole(file, out.getvalue())
 
 # %% ../nbs/11_dicom_phantom.ipynb #11a00013
-_machines = [('Alpha Imaging', 'A1', 'MONOCHROME2', 12), ('Beta Medical', 'B7', 'MONOCHROME1', 10), ('Gamma Ray', 'G3', 'MONOCHROME2', 14)]
+_machines = [('Alpha Imaging', 'A1', dict(photometric='MONOCHROME2', bits=12, compress='')),
+    ('Beta Medical', 'B7', dict(photometric='MONOCHROME1', bits=10, compress='RLE')),
+    ('Gamma Ray', 'G3', dict(photometric='MONOCHROME2', bits=14, compress='JPEG 2000', table=True))]
+_traits = dict(sex=['F', 'M'], age=[(1, 50), (50, 95)], view=['PA', 'AP'], machine=_machines)
 
-def _header(patient, k, confounded, seed):
+def _shares(confounded):
+    "How much each trait goes with the class, 0 to 1"
+    given = confounded if isinstance(confounded, dict) else dict(machine=confounded)
+    odd = [k for k,v in given.items() if k not in _traits or not 0 <= v <= 1]
+    if odd: raise ValueError(f"expected confounded between 0 and 1, or such a share for some of {', '.join(_traits)}, found {confounded!r}")
+    return {k: given.get(k, 0.) for k in _traits}
+
+def _header(patient, k, shares, seed):
     "Header of one patient of class number `k`, and how the machine stores values"
     rng = np.random.default_rng([seed, *patient.encode()])
-    machine = k % len(_machines) if rng.random() < confounded else rng.integers(len(_machines))
-    maker, model, photometric, bits = _machines[machine]
-    age, year = int(rng.integers(1, 95)), int(rng.integers(2015, 2021))
-    header = dict(PatientID=patient, PatientName=f'Phantom^{patient}', PatientSex=str(rng.choice(['F', 'M'])), PatientAge=f'{age:03}Y',
-        StudyDate=f'{year}0704', Modality='DX', ViewPosition=str(rng.choice(['PA', 'AP'])), Manufacturer=maker, ManufacturerModelName=model,
+    def drawn(trait, options): return options[k % len(options) if rng.random() < shares[trait] else rng.integers(len(options))]
+    sex, ages, view, (maker, model, how) = (drawn(*o) for o in _traits.items())
+    header = dict(PatientID=patient, PatientName=f'Phantom^{patient}', PatientSex=sex, PatientAge=f'{rng.integers(*ages):03}Y',
+        StudyDate=f'{rng.integers(2015, 2021)}0704', Modality='DX', ViewPosition=view, Manufacturer=maker, ManufacturerModelName=model,
         KVP='120', ImagerPixelSpacing=[.2, .2], BurnedInAnnotation='NO')
-    return header, photometric, bits
+    return header, how
 
 # %% ../nbs/11_dicom_phantom.ipynb #11a00014
-def _convert(file, folder, dest, k, confounded, seed, jpeg2000):
+def _convert(file, folder, dest, k, shares, compress, seed):
     "Write one drawn image as DICOM, in the same place below `dest`"
-    header, photometric, bits = _header(patient_id(file), k, confounded, seed)
-    write_dicom((dest/file.relative_to(folder)).with_suffix('.dcm'), np.asarray(open_image(file)), photometric, bits, jpeg2000, **header)
+    header, how = _header(patient_id(file), k, shares, seed)
+    if compress is not None: how = how | dict(compress=compress)
+    write_dicom((dest/file.relative_to(folder)).with_suffix('.dcm'), np.asarray(open_image(file)), **how, **header)
 
 def dicom_phantoms(
     dest, # Folder to create; must be absent or empty
     counts=None, # {split: {class: number of images}}; None: as in `make_phantoms`
-    confounded=0., # Share of the patients whose machine goes with their class, 0 to 1; the others' is drawn at random
-    jpeg2000=False, # Compress by JPEG 2000, without loss?
+    confounded=0., # Share of the patients whose machine goes with their class, 0 to 1; or a dict of shares for sex, age, view, machine
+    compress=None, # See `write_dicom`; None: as each machine does
     seed=42, # Same seed, same images and headers
     **kwargs # More for `make_phantoms`, as `size` and `opacity`
 ) -> Path: # `dest`, now holding split/class/*.dcm
     "Draw a data set of phantom images as DICOM files with plausible headers; raises ValueError for bad arguments or a `dest` in use"
-    if not 0 <= confounded <= 1: raise ValueError(f'expected confounded between 0 and 1, found {confounded}')
+    shares = _shares(confounded)
     with deliver(dest) as out, TemporaryDirectory() as tmp:
         drawn = make_phantoms(Path(tmp)/'drawn', counts, seed=seed, **kwargs)
         files = sorted(drawn.rglob('*.jpeg'))
         classes = sorted({o.parent.name for o in files})
         for o in {f.parent for f in files}: (out/o.relative_to(drawn)).mkdir(parents=True, exist_ok=True)
         with thread_pool(None) as ex:
-            done = ex.map(lambda f: _convert(f, drawn, out, classes.index(f.parent.name), confounded, seed, jpeg2000), files)
+            done = ex.map(lambda f: _convert(f, drawn, out, classes.index(f.parent.name), shares, compress, seed), files)
             list(track(done, 'DICOM phantoms', len(files)))
     return Path(dest)

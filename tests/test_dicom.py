@@ -1,5 +1,5 @@
 "DICOM files, cut, spoilt or made to harm: an answer or one sentence in bounded time and memory; nothing of a patient gets out."
-import io, re, resource, shutil, struct, time, zlib
+import io, re, resource, shutil, struct, sys, time, zlib
 from pathlib import Path
 import numpy as np, pandas as pd, pydicom, pytest
 from pydicom.data import get_testdata_file, get_testdata_files
@@ -197,3 +197,9 @@ def test_csvs_of_public_archives_are_read_by_one_line(tmp_path):
     df = read_table(one_finding(csv, 'Target', 'patientId'), path='patientId', root=tmp_path, suffix='.dcm')
     assert len(df) == 6 and (df.problem == '').all() and df.label.value_counts().to_dict() == {'Target': 3, 'no Target': 3}
     assert df.patient.str.fullmatch('[0-9a-f]{16}').all()
+
+def test_without_the_extra_one_sentence_names_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'pydicom', None)
+    (tmp_path/'a.dcm').write_bytes(bytes(128) + b'DICM' + bytes(100))
+    with pytest.raises(ValueError, match=r"pip install 'pneumo_imbalance\[dicom\]'"): read_dicom(tmp_path/'a.dcm')
+    assert 'pneumo_imbalance[dicom]' in measure_image(tmp_path/'a.dcm')['problem']
