@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from .core import deliver, thread_pool, track, write_whole
+from .core import deliver, track, write_whole
 from .phantom import make_phantoms
 from .names import patient_id
 from .image import open_image
@@ -116,7 +116,5 @@ def dicom_phantoms(
         files = sorted(drawn.rglob('*.jpeg'))
         classes = sorted({o.parent.name for o in files})
         for o in {f.parent for f in files}: (out/o.relative_to(drawn)).mkdir(parents=True, exist_ok=True)
-        with thread_pool(None) as ex:
-            done = ex.map(lambda f: _convert(f, drawn, out, classes.index(f.parent.name), shares, compress, seed), files)
-            list(track(done, 'DICOM phantoms', len(files)))
+        for f in track(files, 'DICOM phantoms'): _convert(f, drawn, out, classes.index(f.parent.name), shares, compress, seed)
     return Path(dest)
