@@ -12,6 +12,7 @@ from .core import track, write_whole
 from .data import class_names, positive_class
 from .leaks import check_leaks
 from .metrics import METRICS, check_number, measure, patients_of, read_predictions, resample_patients
+from .subgroups import all_at_once
 from .calibrate import choose_threshold
 from .remedy import REMEDIES, parse_remedy
 from .runs import make_runs, read_run
@@ -54,19 +55,6 @@ def _over_seeds(V, seed):
 def _percentiles(boot):
     with warnings.catch_warnings(action='ignore'): return np.nanpercentile(boot, [2.5, 97.5], axis=-1)
 
-def _in_errors(x, se):
-    "`x` in standard errors; without an error, nothing is 0 and all else infinite"
-    return np.divide(abs(x), se, out=np.where(abs(x) > 1e-9, np.inf, 0.), where=se > 1e-12)
-
-def _all_at_once(d, boot):
-    "Simultaneous bounds and adjusted p-values (remedies, metrics) of differences `d` with resamples `boot` (remedies, metrics, B)"
-    with warnings.catch_warnings(action='ignore'): se = np.nanstd(boot, axis=-1)
-    off = _in_errors(boot - d[...,None], np.broadcast_to(se[...,None], boot.shape))
-    most = np.where(np.isfinite(off), off, 0).max(0)
-    crit = np.quantile(most, .95, axis=-1)
-    p = ((most >= _in_errors(d, se)[...,None]).sum(-1) + 1)/(most.shape[-1] + 1)
-    return d - crit*se, d + crit*se, np.where(np.isnan(d), np.nan, p)
-
 # %% ../nbs/52_compare.ipynb #9e28bc2c
 def _long(names, **arrays):
     "A row per remedy and metric"
@@ -79,7 +67,7 @@ def _tables(names, V, seed):
     (low, high), d, db = _percentiles(boot), mean[1:] - mean[0], boot[1:] - boot[0]
     summary = _long(names, mean=mean, sd=V[...,0].std(1, ddof=1) if V.shape[1] > 1 else mean*np.nan, low=low, high=high)
     if len(names) < 2: return summary, _long([], difference=d)
-    (dl, dh), (al, ah, p) = _percentiles(db), _all_at_once(d, db)
+    (dl, dh), (al, ah, p) = _percentiles(db), all_at_once(d, db)
     return summary, _long(names[1:], difference=d, low=dl, high=dh, low_all=al, high_all=ah, p_all=p)
 
 # %% ../nbs/52_compare.ipynb #ab7a27ce

@@ -11,7 +11,8 @@ from pneumo_imbalance.data import scan_images
 from pneumo_imbalance.calibrate import choose_threshold
 from pneumo_imbalance.evaluate import predict, score
 from pneumo_imbalance.metrics import METRICS
-from pneumo_imbalance.compare import CHOSEN, Comparison, _all_at_once, compare_remedies, plot_remedies
+from pneumo_imbalance.compare import CHOSEN, Comparison, compare_remedies, plot_remedies
+from pneumo_imbalance.subgroups import all_at_once
 from pneumo_imbalance.phantom import make_phantoms
 from pneumo_imbalance.remedy import REMEDIES, fit_remedy
 from pneumo_imbalance.runs import read_run
@@ -43,7 +44,7 @@ def test_bounds_for_all_remedies_hold_together():
     for _ in range(n):
         d = rng.normal(size=(7, 1))
         boot = d[...,None] + rng.normal(size=(7, 1, 400))
-        low, high, p = _all_at_once(d, boot)
+        low, high, p = all_at_once(d, boot)
         joint += ((low > 0) | (high < 0)).any()
         plain += (abs(d) > norm.ppf(.975)).any()
         assert ((p <= .05) == ((low > 0) | (high < 0))).mean() > .8
