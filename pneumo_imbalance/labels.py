@@ -39,10 +39,11 @@ def _stated(df, finding, column):
 # %% ../nbs/07_labels.ipynb #07a00011
 _rules = dict(drop=None, positive=1, negative=0)
 
-def _read(csv):
+def _read(csv, path):
+    "A CSV; names of images are texts, whatever they look like"
     if isinstance(csv, pd.DataFrame): return csv
     if not Path(csv).is_file(): raise FileNotFoundError(f"expected a CSV, found no file at {csv}; check the path")
-    return pd.read_csv(csv, low_memory=False)
+    return pd.read_csv(csv, low_memory=False, dtype={path: str})
 
 def _one_row(df, v, path):
     "One row an image, with what is stated of it: found in any row, else uncertain in any, else not found"
@@ -58,7 +59,7 @@ def one_finding(
     uncertain='drop' # What −1 counts as: 'drop' (left out), 'positive' or 'negative'
 ) -> pd.DataFrame: # One row an image, with `label`: the finding, or 'no ' and the finding
     "A table of many findings as one of a single finding, for `read_table`; raises ValueError where it isn't there"
-    df = _read(csv)
+    df = _read(csv, path)
     if uncertain not in _rules: raise ValueError(f"expected uncertain to be one of {', '.join(_rules)}, found {uncertain!r}")
     if path not in df: raise ValueError(f"expected a column {path!r} that names the image, found {list(df.columns)}; pass path=")
     df, v = _one_row(df, _stated(df, finding, column), path)
