@@ -12,6 +12,7 @@ import html, warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
+from scipy.stats import norm
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -196,7 +197,7 @@ def _alarms(report):
     other = 'they come from another source, and scores on them are no measure of images like the training ones'
     out = [('shortcuts', *o) for o in _shortcut_alarms(report.by_class)]
     out += [('shift', r.low, f'{k} test images can be told from training images, {_at(r)}: {other}.') for k,r in shift.iterrows()]
-    out += [('shift', min(abs(r.difference), 1), _differs(c, r)) for c,r in report.differences[report.differences.clear].iterrows()]
+    out += [('shift', norm.cdf(abs(r.difference)/2**.5), _differs(c, r)) for c,r in report.differences[report.differences.clear].iterrows()]
     odd = report.odd.why.value_counts(sort=False).items()
     says = [('odd', n/len(report.df), f"{n:,} images {'are' if k == 'blank' else 'stand out'}: {k}. Look at them.") for k,n in odd]
     return pd.DataFrame(out + says, columns=['kind', 'size', 'says'])
