@@ -11,21 +11,21 @@ __all__ = ['set_seed', 'weighted_loss', 'GroupedAdam', 'xray_learner', 'plot_lr_
 # %% ../nbs/33_train.ipynb #0e78dc6a
 from .core import quiet
 from .plot import new_axes
-from .arch import download_error, find_arch, load_body
+from .arch import build_network, download_error, find_arch, load_body
 from .sampling import BalancedSampler, class_weights
 from .block import ImageAugment
 
 import io, math, warnings
 from contextlib import contextmanager, redirect_stdout
 from copy import deepcopy
+from inspect import signature
 from tempfile import TemporaryDirectory
 
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, torch
-from fastai.callback.hook import in_channels
 from fastai.torch_core import set_seed as _fastai_seed
 from fastai.metrics import ActivationType
 from fastai.vision.all import AccumMetric, AvgSmoothLoss, CrossEntropyLossFlat, Learner, Optimizer, SaveModelCallback, accuracy, delegates
-from fastai.vision.all import error_rate, patch, resnet18, vision_learner
+from fastai.vision.all import default_split, error_rate, get_c, model_meta, patch, resnet18, vision_learner
 from sklearn.metrics import recall_score, roc_auc_score
 from torch.fx.experimental.optimization import fuse
 
@@ -74,11 +74,15 @@ def _mixed(learn, precision):
         print(f"Training in mixed precision ({precision}); precision='fp32' turns it off.")
     return getattr(learn, f'to_{precision}')() if precision in kinds[1:] and device == 'cuda' else learn
 
-def _check_size(learn, name):
+def _sides(dls):
+    "The side of the images that the loaders give, where our augmentation makes them"
+    return [o.size for o in dls.after_batch.fs if isinstance(o, ImageAugment)]
+
+def _check_size(learn, name, n_in=3):
     "The network takes images of the size that the loaders give"
-    for n in (o.size for o in learn.dls.after_batch.fs if isinstance(o, ImageAugment)):
+    for n in _sides(learn.dls):
         try:
-            with torch.no_grad(): learn.model.eval()(torch.zeros(1, in_channels(learn.model), n, n))
+            with torch.no_grad(): learn.model.eval()(torch.zeros(1, n_in, n, n))
         except (RuntimeError, ValueError, AssertionError) as e:
             raise ValueError(f"expected images of a size that {name} takes, found size={n} ({e}); make loaders of another") from None
     learn.model.train()
@@ -133,11 +137,19 @@ def _unhurried(learn):
     return learn
 
 # %% ../nbs/33_train.ipynb #79518a87
-@delegates(vision_learner)
+def _network(dls, arch, fetch, n_out=None, **kwargs):
+    "The network, and its number of classes"
+    n_out, size = n_out or get_c(dls), dict(zip(['size'], _sides(dls)))
+    try: return build_network(arch, n_out, fetch, **size, **kwargs), n_out
+    except OSError as e:
+        if fetch: raise download_error(getattr(arch, '__name__', arch), e) from None
+        raise
+
+@delegates(vision_learner, but=['normalize', 'cut'])
 def xray_learner(
     dls, # DataLoaders, as from `xray_dataloaders`
-    arch=resnet18, # A torchvision model, its name, the name of a timm model, or a builder of yours: see `find_arch`
-    pretrained=True, # Start from ImageNet weights?
+    arch=resnet18, # A torchvision model, its name, the name of a timm model, or a function of yours: see `find_arch`
+    pretrained=True, # Start from ImageNet weights? A function that builds a body loads what it likes
     weights=None, # A file of weights to start from instead, .pth or .safetensors
     metrics=None, # None: error rate, accuracy, balanced accuracy, ROC AUC
     precision=None, # 'fp32', or mixed with 'bf16' or 'fp16' (NVIDIA GPUs only); None: mixed where that works (which is said)
@@ -145,17 +157,15 @@ def xray_learner(
     **kwargs
 ) -> Learner: # A fastai Learner, its body frozen where it has learned something
     "A transfer-learning classifier of images"
-    arch, fetch = find_arch(arch), pretrained and weights is None
-    name = getattr(arch, '__name__', arch)
-    if (gpu := dls.device.type == 'cuda'): kwargs.setdefault('opt_func', GroupedAdam)
-    try: learn = vision_learner(dls, arch, pretrained=fetch, metrics=_metrics() if metrics is None else metrics, normalize=False, **kwargs)
-    except OSError as e:
-        if fetch: raise download_error(name, e) from None
-        raise
-    if weights is not None:
-        load_body(learn.model[0], arch, weights)
-        learn.freeze()
-    _check_size(learn, name)
+    arch, gpu = find_arch(arch), dls.device.type == 'cuda'
+    own = {k: kwargs.pop(k) for k in [*kwargs] if k in signature(Learner).parameters}
+    model, n_out = _network(dls, arch, pretrained and weights is None, **kwargs)
+    if weights is not None: load_body(model[0], arch, weights)
+    own = dict(splitter=model_meta.get(arch, {}).get('split', default_split)) | ({'opt_func': GroupedAdam} if gpu else {}) | own
+    learn = Learner(dls, model, metrics=_metrics() if metrics is None else metrics, **own)
+    learn.arch, learn.n_out = arch, n_out
+    if pretrained or weights is not None: learn.freeze()
+    _check_size(learn, getattr(arch, '__name__', arch), kwargs.get('n_in', 3))
     learn.model.to(dls.device, memory_format=torch.channels_last)
     if compile: learn.model.compile()
     return _mixed(_unhurried(learn) if gpu else learn, precision)

@@ -150,3 +150,49 @@ def test_an_inception_works_without_its_side_branch(images, tmp_path):
 def test_a_transformer_of_torchvision_is_refused(images, tmp_path):
     dls = loaders(labelled(images, ['a', 'b']))
     with pytest.raises(ValueError, match='transformers come from timm'): learner(dls, tmp_path, 'vit_b_16')
+
+# Bodies of any package
+
+def maps(): return small()[0]
+def vectors(): return nn.Sequential(maps(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+class Grey(nn.Module):
+    "A body for one channel, which makes it of three"
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Conv2d(1, 8, 3, 2, 1)
+    def forward(self, x): return self.body(x.mean(1, keepdim=True))
+
+@pytest.mark.parametrize('arch', [maps, vectors, Grey, lambda: nn.Flatten()], ids=['maps', 'vectors', 'grey', 'no weights'])
+def test_a_body_of_mine_is_trained_frozen_and_unfrozen(images, tmp_path, arch):
+    df = labelled(images, ['a', 'b', 'c'])
+    learn = xray_learner(loaders(df), arch, path=tmp_path)
+    start = {k: v.clone() for k,v in learn.model[0].state_dict().items()}
+    assert not any(p.requires_grad for n,p in learn.model[0].named_parameters() if 'weight' in n and p.ndim == 4)
+    assert len(learn.fit_two_stage(1, 0, 1e-3, train_bn=False)) == 1
+    assert all(torch.equal(v, start[k]) for k,v in learn.model[0].state_dict().items())
+    learn.fit_two_stage(0, 1, lr_unfrozen=1e-3)
+    assert all(p.requires_grad for p in learn.model.parameters())
+    preds = predict(learn, df[df.split == 'valid'])
+    assert np.allclose(preds.filter(like='prob_').sum(axis=1), 1, atol=1e-5)
+
+def test_a_body_of_mine_is_mapped_where_it_has_maps(images, tmp_path):
+    dls = loaders(labelled(images, ['a', 'b']))
+    for arch in (maps, vectors): assert grad_cam(learner(dls, tmp_path, arch), images[:2]).shape == (2, 16, 16)
+    with pytest.raises(ValueError, match='expected a network with maps'): grad_cam(learner(dls, tmp_path, lambda: nn.Flatten()), images[:2])
+
+def test_a_body_of_mine_takes_weights_of_a_file(images, tmp_path):
+    torch.save((net := maps()).state_dict(), tmp_path/'w.pth')
+    learn = xray_learner(loaders(labelled(images, ['a', 'b'])), maps, weights=tmp_path/'w.pth', path=tmp_path)
+    assert torch.equal(learn.model[0][0].weight, net[0].weight) and not learn.model[0][0].weight.requires_grad
+
+def test_a_body_that_no_one_can_use_is_one_sentence(images, tmp_path):
+    dls = loaders(labelled(images, ['a', 'b']))
+    class Named(nn.Module):
+        def forward(self, x): return dict(x=x)
+    def offline(): raise OSError('no route to host')
+    wrong = {'found dict for 2 images': Named, 'takes 1; begin it': lambda: nn.Conv2d(1, 8, 3), 'raised OSError: no route': offline,
+        'needs no argument, found': lambda n: maps(), r'found \(2, 3, 256\)': lambda: nn.Flatten(2), 'found a network': maps(),
+        'torch module, found int': lambda: 3}
+    for says,arch in wrong.items():
+        with pytest.raises(ValueError, match=says) as e: xray_learner(dls, arch, path=tmp_path)
+        assert '\n' not in str(e.value)
