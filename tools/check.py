@@ -1,6 +1,8 @@
 "Runs every check of `make test` in a copy of the working tree and ends with the line `N passed, N failed`."
 import argparse, os, shutil, subprocess, sys, tempfile, time
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import ExitStack
+from queue import SimpleQueue
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -89,16 +91,27 @@ def run_wheel(tree):
     if rc == 0: rc, out = run(sys.executable, '-c', code, cwd=tree.parent, PYTHONPATH=target)
     return rc == 0, 'sdist and wheel; the wheel, installed into an empty folder, imports', out
 
-def run_notebook(
-    nb): # Path of a notebook in the copied tree
-    "One notebook by `nbdev-test`, which saves its outputs."
-    rc, out = run('nbdev-test', str(nb), '--save', cwd=nb.parent.parent)
-    return rc == 0, nb.name, out
+def start_warm(tree):
+    "A process that runs notebooks of `tree`: see tools/warm.py."
+    env = dict(os.environ, OMP_NUM_THREADS='1', MKL_NUM_THREADS='1', PATH=f"{bin_dir}{os.pathsep}{os.environ['PATH']}")
+    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+    return subprocess.Popen([sys.executable, root/'tools/warm.py'], cwd=tree, env=env, **pipes)
 
-def timed(job, where):
+def run_notebook(
+    nb, # Path of a notebook in the copied tree
+    idle): # Queue of processes that wait for one
+    "One notebook by `nbdev-test`, which saves its outputs."
+    process = idle.get()
+    print(nb, file=process.stdin, flush=True)
+    rc = process.stdout.readline().strip()
+    idle.put(process)
+    log = nb.with_suffix('.log')
+    return rc == '0', nb.name, log.read_text(errors='replace').strip() if log.exists() else f'{nb.name} did not run'
+
+def timed(job, *where):
     "What `job` reports, its seconds in the name."
     start = time.monotonic()
-    ok, name, *more = job(where)
+    ok, name, *more = job(*where)
     return ok, f'{name} ({time.monotonic() - start:.0f} s)', *more
 
 def waits(nb):
@@ -110,8 +123,11 @@ def run_all(tree):
     apart = tree.parent/'apart'/tree.name
     shutil.copytree(tree, apart)
     nbs = sorted((tree/'nbs').glob('[!._]*.ipynb'), key=waits)
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        jobs = [pool.submit(timed, *o) for o in ((run_pytest, apart), *((run_notebook, nb) for nb in nbs), (run_wheel, apart))]
+    n, idle = min(8, os.cpu_count() or 1), SimpleQueue()
+    with ExitStack() as stack:
+        for _ in range(n): idle.put(stack.enter_context(start_warm(tree)))
+        pool = stack.enter_context(ThreadPoolExecutor(n))
+        jobs = [pool.submit(timed, *o) for o in ((run_pytest, apart), *((run_notebook, nb, idle) for nb in nbs), (run_wheel, apart))]
         for job in as_completed(jobs): report(*job.result())
 
 def check_outputs(tree, before, strict):
