@@ -21,7 +21,7 @@ from .faults import audit_archive
 from .evaluate import score
 from .calibrate import apply_temperature, apply_threshold, correct_prior
 from .findings import with_interval
-from .prior import estimate_prior
+from .prior import estimate_prior, predictive_table
 from .planning import images_needed
 from .transfer import drop_table, halves_table
 from .fingerprint import compare_fingerprint, seen_before, unlike
@@ -105,7 +105,8 @@ def _calls(o):
 def _common(o):
     "How common the class is here"
     home = o.home('valid')
-    o.prior = estimate_prior(o.raw, home, positive=o.positive, n_boot=o.n_boot, seed=o.seed)
+    one = o.positive if len(o.model.classes) == 2 else None
+    o.prior = estimate_prior(o.preds, home.assign(split='valid'), one, o.n_boot, o.seed)
     each = ', '.join(f'{k} {_percent(r)}' for k,r in o.prior_rows.iterrows())
     yield f"How common {o.positive} is here: {each}. Among home's validation images it was {(home.label == o.positive).mean():.0%}."
     yield from o.prior.attrs['notes']
@@ -116,10 +117,11 @@ def _common(o):
 def _worth(o):
     "What the answers are worth, and the probabilities, if the estimate is right"
     if o.prior is None: return
-    p = o.estimate[o.positive]
-    o.worth = score(o.home('test'), o.positive, prevalence=p, n_boot=o.n_boot, seed=o.seed).loc[['PPV', 'NPV'], ['value', 'low', 'high']]
-    ppv, npv = o.worth.apply(with_interval, axis=1)
-    yield f'If {p:.0%} are {o.positive} and each class looks as at home, the PPV is {ppv} and the NPV {npv}.'
+    home = o.home('test').assign(split='valid')
+    o.worth = pd.concat({k: predictive_table(home, o.prior, o.positive, k) for k in ('EM', 'BBSE')}, names=['method', 'metric'])
+    for k in ('EM', 'BBSE'):
+        ppv, npv = (with_interval(o.worth.loc[(k, m)]) for m in ('PPV', 'NPV'))
+        yield f'If {k} is right, and each class looks as at home, the PPV is {ppv} and the NPV {npv}.'
     o.corrected = _bare(correct_prior, _tempered(o.model, o.raw), o.model.prior, o.estimate)
     before, after = (d[f'prob_{o.positive}'].mean() for d in (o.raw, o.corrected))
     yield f'Corrected to that share, the mean probability of {o.positive} is {after:.2f}; as the network gives it, it is {before:.2f}.'
