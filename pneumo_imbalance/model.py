@@ -7,275 +7,186 @@ Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/model.html.md"""
 # %% auto #0
 __all__ = ['Model', 'load_model', 'save_model']
 
-# %% ../nbs/60_model.ipynb #a29a8406
-import io, json, shutil, platform
+# %% ../nbs/60_model.ipynb #ce8db5cd
+import io, json, os, re, shutil
 from contextlib import contextmanager, redirect_stdout
-from hashlib import blake2b
-from importlib.metadata import version
 from pathlib import Path
+from threading import RLock
 
-import numpy as np, pandas as pd, torch, torchvision
-from fastai.callback.fp16 import MixedPrecision
+import numpy as np, pandas as pd, torch
 from fastai.torch_core import no_random
-from fastai.vision.all import CategoryBlock, ColReader, CrossEntropyLossFlat, DataBlock, Learner, Normalize, PILImage, PILImageBW, Resize
-from fastai.vision.all import ResizeMethod, TfmdDL, TransformBlock, default_device
+from fastai.vision.all import CategoryBlock, ColReader, CrossEntropyLossFlat, DataBlock, Learner, Normalize, PILImage, PILImageBW
+from fastai.vision.all import Resize, ResizeMethod, TfmdDL, TransformBlock, default_device
 from fastcore.basics import chunked, patch
 from PIL import Image
+from scipy.special import expit, logit
 
-from . import __version__
 from .core import deliver, thread_pool, write_whole
 from .image import open_image
-from .data import positive_class
-from .audit import AUDIT_COLUMNS
 from .arch import build_network, find_arch
-from .block import ImageAugment, PresizedDL, split_by_row
-from .metrics import brief, check_number, read_predictions
+from .block import ImageAugment, split_by_row
+from .metrics import brief
 from .evaluate import predict
-from .calibrate import apply_temperature, apply_threshold, choose_threshold, fit_temperature
+from .calibrate import apply_temperature, apply_threshold
 from .remedy import PriorShift
-from .bundle import FORMAT, check_about, check_files, read_home, read_json, read_weights, write_weights
+from .describe import arch_name, check_description, describe_learner
+from .bundle import check_files, home_table, read_home, read_json, read_weights, write_weights
+from .fingerprint import check_fingerprint, fingerprint
+from .hub import fetch_model
 
-# %% ../nbs/60_model.ipynb #46434c14
+# %% ../nbs/60_model.ipynb #7f7cf44d
 def _opener(about, held):
-    "What opens an image as the training did: a file, or one of the images `held` in memory, by name"
-    mode, cls = ('L', PILImageBW) if about['channels'] == 1 else ('RGB', PILImage)
+    "What opens an image as the training did: a file, or one of those `held` in memory"
+    mode, kind = ('L', PILImageBW) if about['channels'] == 1 else ('RGB', PILImage)
     least = about['item_size'] if about['presized'] else None
     def opened(path):
-        try: return cls(open_image(io.BytesIO(held[path]) if path in held else path, mode, least=least))
-        except (OSError, ValueError) as e:
-            raise ValueError(f"expected an image in {path}, found none that can be read ({e}); leave it out") from None
+        try: return kind(open_image(io.BytesIO(held[path]) if path in held else path, mode, least=least))
+        except (OSError, ValueError) as e: raise ValueError(f"expected an image, found that {path} can't be read as one ({e}); leave it out") from None
     return opened
 
 def _label(row): return str(row.label)
 
 class _ThreadedDL(TfmdDL):
-    "A fastai DataLoader that decodes the images of a batch in threads"
+    "A fastai DataLoader that reads the images of a batch in threads"
     def create_batches(self, samps):
         with thread_pool() as ex:
             for part in chunked(samps, self.bs): yield self.do_batch(list(ex.map(self.do_item, part)))
 
-def _png(im):
-    "An image in memory as a file's bytes"
-    if isinstance(im, (bytes, bytearray)): return bytes(im)
-    if isinstance(im, np.ndarray): im = Image.fromarray(im)
-    im.save(f := io.BytesIO(), 'TIFF' if im.mode in ('F', 'CMYK') else 'PNG')
+# %% ../nbs/60_model.ipynb #d69d247d
+def _contents(o):
+    "An image in memory as the bytes of a file"
+    if isinstance(o, (bytes, bytearray, memoryview)): return bytes(o)
+    try: im = Image.fromarray(o) if isinstance(o, np.ndarray) else o
+    except (TypeError, ValueError) as e: raise ValueError(f"expected an array of shape (H, W) or (H, W, 3), uint8, found {e}; convert it") from None
+    if not isinstance(im, Image.Image): raise ValueError(f"expected a path, a PIL image, an array or the bytes of a file, found {brief(o)}; open it first")
+    if im.mode in ('LAB', 'HSV', 'YCbCr', 'CMYK'): im = im.convert('RGB')
+    im.save(f := io.BytesIO(), 'TIFF' if im.mode[:1] in 'FI' else 'PNG')
     return f.getvalue()
 
-# %% ../nbs/60_model.ipynb #9b3bebcf
 def _dataloaders(about, held, device):
-    "DataLoaders that know the classes and how to read an image, and hold but a blank one"
-    held['blank'] = _png(Image.new('L', (8, 8)))
-    blank = pd.DataFrame(dict(path='blank', label=about['classes'][0], split=['train', 'valid']))
+    "Loaders that read images as the training did"
+    held['\0'] = _contents(Image.new('L', (8, 8)))
+    blank = pd.DataFrame(dict(path='\0', label=about['classes'][0], split=['train', 'valid']))
     squares = Resize(about['item_size'], method=getattr(ResizeMethod, about['method'].title()))
     batch = [ImageAugment(about['size']), Normalize.from_stats(about['mean'], about['std'])]
     block = DataBlock((TransformBlock(type_tfms=_opener(about, held)), CategoryBlock(vocab=about['classes'], sort=False)),
         get_x=ColReader('path'), get_y=_label, splitter=split_by_row, item_tfms=squares, batch_tfms=batch)
     return block.dataloaders(blank, bs=about['bs'], device=device, num_workers=0, dl_type=_ThreadedDL)
 
-# %% ../nbs/60_model.ipynb #e080f2df
-def _path_of(arch): return f"{getattr(arch, '__module__', '')}:{getattr(arch, '__qualname__', '')}"
-
-def _named(arch):
-    "Name and kind of an architecture"
-    if isinstance(arch, str): return arch, 'timm'
-    name = getattr(arch, '__name__', '')
-    if getattr(torchvision.models, name, None) is arch: return name, 'torchvision'
-    if name: return _path_of(arch), 'function'
-    raise ValueError(f"expected a learner whose arch is a name or a function, found {brief(arch)}; write it with def")
-
-def _find(about, arch):
-    "The architecture in `about`; a function only if the caller passed it"
-    if about['arch_kind'] != 'function':
-        if arch is not None and _named(find_arch(arch)) != (about['arch'], about['arch_kind']):
-            raise ValueError(f"expected arch to be that of the model, {about['arch']}, found {brief(arch)}; leave it out")
-        return find_arch(about['arch'])
-    if arch is None or _path_of(arch) != about['arch']: raise ValueError(f"expected the function {about['arch']} that built this network, "
-        f"found {'none' if arch is None else _path_of(arch)}; import it yourself, and pass it as arch=, if you trust it")
+# %% ../nbs/60_model.ipynb #c81d1e55
+def _arch(about, arch):
+    "The architecture of a description; a function only if the caller passed it"
+    passed = None if arch is None else arch_name(find_arch(arch))
+    if passed is not None and passed != (about['arch'], about['arch_kind']):
+        raise ValueError(f"expected the model's own arch, {about['arch']}, found {passed[0]}; pass that one, or none where it is a name")
+    if about['arch_kind'] != 'function': return find_arch(about['arch'])
+    if arch is None: raise ValueError(f"expected the function {about['arch']}, which builds this network, found none; "
+        "import it if you trust it, and pass it as arch=")
     return arch
 
 def _network(about, arch):
-    "The network in `about`, with random weights"
-    with no_random(reproducible=False), redirect_stdout(io.StringIO()):
-        net = build_network(_find(about, arch), len(about['classes']), pretrained=False, size=about['size'])
+    "The network of a description, its weights random"
+    net = build_network(_arch(about, arch), len(about['classes']), pretrained=False, size=about['size'])
     if about['shift']: net.append(PriorShift(np.ones(len(about['classes']))))
     return net
 
-# %% ../nbs/60_model.ipynb #5902e448
+# %% ../nbs/60_model.ipynb #0017cf75
 class Model:
-    "A model that was loaded from a folder"
+    "A trained model and what is known of it, as `load_model` reads it from a folder"
     def __init__(self,
-        folder, # A model folder, checked
-        about, # What its model.json says, checked
+        folder, # Its folder, checked
+        about, # What its `model.json` says, checked
         net, # The network, with its weights
-        device=None # Where it runs; None: a GPU if there is one
+        device=None # Where it runs, such as 'cpu'; None: a GPU if there is one
     ):
         self.folder,self.about,self.classes,self.positive = Path(folder),about,about['classes'],about['positive']
         self.threshold,self.temperature = ((about[k] or {}).get('value') for k in ('threshold', 'temperature'))
-        self.prior,self.fingerprint = pd.Series(about['prior'])[self.classes],read_json(self.folder/'fingerprint.json')
-        home = self.folder/'home.csv'
-        self.home,self._held,device = read_home(home, self.classes) if home.exists() else None,{},device or default_device()
-        self.learn = Learner(_dataloaders(about, self._held, device), net.to(device, memory_format=torch.channels_last), CrossEntropyLossFlat())
+        self.prior,self.fingerprint = pd.Series(about['prior'])[self.classes],check_fingerprint(read_json(self.folder/'fingerprint.json'))
+        home,device = self.folder/'home.csv',device or default_device()
+        self.home,self._held,self._lock = read_home(home, self.classes) if home.exists() else None,{},RLock()
+        dls = _dataloaders(about, self._held, device)
+        self.learn = Learner(dls, net.to(device, memory_format=torch.channels_last), CrossEntropyLossFlat())
 
-    def __repr__(self): return f"Model({self.about['arch']}, {len(self.classes)} classes: {brief(', '.join(self.classes))})"
+    def __repr__(self):
+        a, home = self.about, 'no predictions at home' if self.home is None else f'predictions of {len(self.home):,} images at home'
+        return f"Model({a['arch']} at {a['size']} px; {brief(', '.join(self.classes))}; {home})"
+
+# %% ../nbs/60_model.ipynb #97c1bcae
+def _on_hub(name): return isinstance(name, str) and not Path(name).exists() and bool(re.fullmatch(r'\w[\w.-]*/\w[\w.-]*', name))
 
 def load_model(
-    folder, # A model folder, as `save_model` writes it
-    arch=None, # The function that built the network, where it was one of the user's own
-    device=None # Where it runs; None: a GPU if there is one
+    folder, # A model folder, as `save_model` writes it, or the name of a model on the Hugging Face Hub, as 'org/name'
+    arch=None, # The function that builds the network, where it is one of a user's own
+    device=None # Where it runs, such as 'cpu'; None: a GPU if there is one
 ) -> Model: # The model
-    "A model out of a folder; raises ValueError with one sentence where anything is not as it should be"
-    folder = check_files(folder)
-    about = check_about(read_json(folder/'model.json'))
-    net = _network(about, arch)
-    read_weights(folder/'model.safetensors', net)
-    return Model(folder, about, net, device)
+    "A model out of a folder; raises ValueError or OSError with one sentence where anything is not as it should be"
+    folder = check_files(fetch_model(folder) if _on_hub(folder) else folder)
+    about = check_description(read_json(folder/'model.json'))
+    with no_random(reproducible=False):
+        net = _network(about, arch)
+        read_weights(folder/'model.safetensors', net)
+        return Model(folder, about, net, device)
 
-# %% ../nbs/60_model.ipynb #30cdbfe2
+# %% ../nbs/60_model.ipynb #8994f701
+def _is_path(o): return isinstance(o, (str, os.PathLike))
+
 @patch
 @contextmanager
 def reading(self:Model,
-    images # A table, or one or several: paths, PIL images, arrays (H, W) or (H, W, 3) of uint8, contents of files as bytes
-): # A table with a row an image, for `predict(model.learn, table)` and `grad_cam(model.learn, table)`
-    "Inside `with`, a table of images that may lie in memory; nothing is written to a disk"
-    if isinstance(images, pd.DataFrame): return (yield images)
-    images = [*images] if isinstance(images, (list, tuple, pd.Series)) else [images]
-    held = {f'image {i}': _png(o) for i,o in enumerate(images, 1) if not isinstance(o, (str, Path))}
-    self._held.update(held)
-    try: yield pd.DataFrame(dict(path=[str(o) if isinstance(o, (str, Path)) else f'image {i}' for i,o in enumerate(images, 1)]))
-    finally:
-        for k in held: self._held.pop(k, None)
+    images # A table; or one image or a list: paths, PIL images, arrays of uint8 (H, W) or (H, W, 3), or the bytes of files
+): # A table, a row an image
+    "Inside `with`, a table of images, which may lie in memory, for `predict(model.learn, table)` and `grad_cam(model.learn, table)`"
+    with self._lock:
+        if isinstance(images, pd.DataFrame): return (yield images)
+        images = [*images] if isinstance(images, (list, tuple, pd.Series)) else [images]
+        names = [os.fspath(o) if _is_path(o) else f'image {i}' for i,o in enumerate(images, len(self._held))]
+        held = {k: _contents(o) for k,o in zip(names, images) if not _is_path(o)}
+        self._held.update(held)
+        try: yield pd.DataFrame(dict(path=names))
+        finally:
+            for k in held: del self._held[k]
+
+# %% ../nbs/60_model.ipynb #7addb664
+def _whole(preds): return preds.assign(label=preds.predicted, patient=range(len(preds))) # labels play no part
 
 def _scaled(preds, temperature):
-    "Predictions with or without labels, at a temperature"
-    whole = apply_temperature(preds.assign(label=preds.predicted, patient=range(len(preds))), temperature)
-    return preds.assign(**{c: whole[c] for c in preds if c == 'predicted' or str(c).startswith('prob_')})
-
-def _decided(preds, threshold, positive):
-    "The class of each image by a threshold"
-    return apply_threshold(preds.assign(label=preds.predicted, patient=range(len(preds))), threshold, positive).predicted
-
-def _stored(model, key):
-    "What was saved as threshold or temperature"
-    found = model.about[key]
-    if found is None: raise ValueError(f"expected a model that was saved with a {key}, found one without; leave {key}=True out, "
-        "or save it with predictions of validation images")
-    return found
+    "Predictions at a temperature"
+    new = apply_temperature(_whole(preds), temperature)
+    return preds.assign(**{c: new[c] for c in preds if str(c).startswith('prob_')})
 
 @patch
+def _saved(self:Model, key):
+    "The threshold or the temperature"
+    if self.about[key] is None: raise ValueError(f"expected a model that was saved with a {key}, found one without; leave {key}=True out")
+    return self.about[key]
+
+# %% ../nbs/60_model.ipynb #2459eac6
+@patch
 def predict(self:Model,
-    images, # A table, or one or several: paths, PIL images, arrays, contents of files (see `reading`)
+    images, # A table; or one image or a list: see `reading`
     temperature=False, # Soften or sharpen the probabilities by the saved temperature?
-    threshold=False # Predict by the saved threshold?
-) -> pd.DataFrame: # The usable rows in their order, with `prob_<CLASS>` for each class and `predicted`
-    "The table of `predict(model.learn, images)`, calibrated and decided on request"
+    threshold=False # Call an image positive by the saved threshold, instead of by the most probable class?
+) -> pd.DataFrame: # The usable rows in their order, with `prob_<CLASS>` (0 to 1) for each class and `predicted`
+    "The table of `predict(learn, images)` with the learner that was saved"
     with self.reading(images) as df: raw = predict(self.learn, df)
-    out = _scaled(raw, _stored(self, 'temperature')['value']) if temperature else raw
+    out = _scaled(raw, self._saved('temperature')['value']) if temperature else raw
     if not threshold: return out
-    t = _stored(self, 'threshold')
-    base = _scaled(raw, _stored(self, 'temperature')['value']) if t['scaled'] else raw
-    return out.assign(predicted=_decided(base, t['value'], t['positive']))
+    t = self._saved('threshold')
+    held_against = _scaled(raw, self._saved('temperature')['value']) if t['scaled'] else raw
+    return out.assign(predicted=apply_threshold(_whole(held_against), t['value'], t['positive']).predicted)
 
-# %% ../nbs/60_model.ipynb #5d72670c
-def _part(dl, kind, what):
-    "The first transform of a kind in a loader"
-    found = next((o for o in [*dl.after_item.fs, *dl.after_batch.fs] if isinstance(o, kind)), None)
-    if found is None: raise ValueError(f"expected a learner that {what}, found another; make its loaders with xray_dataloaders")
-    return found
+# %% ../nbs/60_model.ipynb #1a837efc
+@patch(as_prop=True)
+def scaled_threshold(self:Model) -> float: # 0 to 1; None without a threshold, or for several classes
+    "The threshold for probabilities at the saved temperature"
+    t, value = self.about['threshold'], self.threshold
+    if t is None or t['scaled'] or self.temperature is None: return value
+    return float(expit(logit(min(value, 1))/self.temperature)) if len(self.classes) == 2 else None
 
-def _reading(dls):
-    "How the images of a learner are read"
-    dl = dls.valid
-    if not isinstance(getattr(dls.train, 'items', None), pd.DataFrame): raise ValueError("expected a learner whose DataLoaders read a table "
-        f"of images, found {type(getattr(dls.train, 'items', None)).__name__}; make them with xray_dataloaders")
-    size, squares = _part(dl, ImageAugment, 'scales images').size, _part(dl, Resize, 'shrinks images to squares')
-    norm, presized = _part(dl, Normalize, 'normalises images'), isinstance(dl, PresizedDL) and dl.images is not None
-    return dict(size=size, item_size=int(squares.size[0]), method=squares.method, bs=int(dl.bs), presized=presized,
-        channels=3 if not presized or dl.images.array.ndim == 4 else 1, mean=norm.mean.flatten().tolist(), std=norm.std.flatten().tolist())
-
-def _prior(learn):
-    "Share of each class that the network was effectively trained on"
-    vocab, train = [str(o) for o in learn.dls.vocab], learn.dls.train.items
-    shares = getattr(learn, 'prior', None)
-    if shares is None: shares = train.label.astype(str).value_counts(normalize=True)
-    return {c: float(shares.get(c, 0)) for c in vocab}
-
-# %% ../nbs/60_model.ipynb #0c1d0600
-def _precision(learn):
-    "In which precision it was trained"
-    mixed = next((o for o in learn.cbs if isinstance(o, MixedPrecision)), None)
-    return 'fp32' if mixed is None else {'float16': 'fp16', 'bfloat16': 'bf16'}.get(str(getattr(mixed, 'amp_mode', '')), str(mixed.amp_mode))
-
-def _versions():
-    "What this was made with"
-    names = ['torch', 'torchvision', 'fastai', 'numpy', 'pillow']
-    return dict(python=platform.python_version(), **{o: version(o) for o in names})
-
-def _table_digest(items):
-    "A digest of a training table: of the images, their labels and splits, in any order"
-    rows = sorted(map(str, zip(items.get('digest', items.path), items.label, items.split)))
-    return blake2b('\n'.join(rows).encode(), digest_size=16).hexdigest()
-
-def _preprocessing(a):
-    "How an image becomes an input, in sentences"
-    how = dict(squish='squeezed to', crop='cut to its middle square and shrunk to', pad='mirrored at its borders to a square, shrunk to')[a['method']]
-    k = max(a['item_size']//(2*a['size']), 1)
-    return [f"Open the image as 8-bit {'gray' if a['channels'] == 1 else 'RGB'}, upright.",
-        f"It is {how} {a['item_size']} × {a['item_size']} pixels (Pillow, bilinear).", *[f"Means of {k} × {k} pixels are taken."]*(k > 1),
-        f"It is sampled bilinearly at {a['size']} × {a['size']} places (torch grid_sample, align_corners=False).",
-        "It is divided by 255, gray is repeated in three channels, mean is taken away and the rest divided by std."]
-
-def _weights(learn, start, licence):
-    "Where the weights came from"
-    name, kind = _named(learn.arch)
-    if start is None: start = f'ImageNet ({kind}, {name})' if getattr(learn, 'pretrained', False) else 'not recorded (random, or a file)'
-    return dict(start=start, licence=licence)
-
-# %% ../nbs/60_model.ipynb #44aed03a
-def _chosen(threshold, valid, classes, positive):
-    "A threshold as it is saved"
-    if threshold is None: return None
-    if positive is None: raise ValueError(f"expected the class that the threshold is for, found {len(classes)} classes and none named; say positive=")
-    out = dict(positive=positive, scaled=False)
-    if not isinstance(threshold, str): return out | dict(value=float(check_number(threshold, 'a threshold from 0 to 1 or a wish', "as .3 or 'youden'", lambda o: 0 <= o <= 1)), how='given', images=None)
-    if valid is None: raise ValueError(f"expected valid= to choose the threshold {threshold!r} on, found none; pass predict(learn, df[df.split == 'valid'])")
-    return out | dict(value=choose_threshold(valid, threshold, positive=positive), how=threshold, images=len(valid))
-
-def _fitted(temperature, valid):
-    "A temperature as it is saved"
-    if temperature is False or temperature is None and valid is None: return None
-    if temperature is not None: return dict(value=float(check_number(temperature, 'a temperature above 0', 'as 1.5', lambda o: 1e-3 <= o <= 1e3)), images=None)
-    return dict(value=fit_temperature(valid), images=len(valid))
-
-def _about(learn, valid, threshold, temperature, positive, seed, start, licence):
-    "What model.json says"
-    classes = [str(o) for o in learn.dls.vocab]
-    positive = positive_class(classes, positive) if len(classes) == 2 or positive is not None else None
-    arch, kind = _named(learn.arch)
-    a = dict(format=FORMAT, library='pneumo_imbalance', version=__version__, arch=arch, arch_kind=kind, classes=classes, positive=positive)
-    a |= _reading(learn.dls)
-    items = pd.concat([learn.dls.train.items, learn.dls.valid.items])
-    return a | dict(preprocessing=_preprocessing(a), precision=_precision(learn), shift=isinstance(list(learn.model)[-1], PriorShift),
-        threshold=_chosen(threshold, valid, classes, positive), temperature=_fitted(temperature, valid), prior=_prior(learn), seed=seed,
-        versions=_versions(), table=_table_digest(items), weights=_weights(learn, start, licence))
-
-# %% ../nbs/60_model.ipynb #cdb5b593
-def _home(valid, test, classes):
-    "Predictions without names or paths, patients numbered anew; None without any"
-    given = {k: v for k,v in dict(valid=valid, test=test).items() if v is not None}
-    for k,v in given.items():
-        found = read_predictions(v)[0]
-        if found != classes: raise ValueError(f"expected predictions of {brief(classes)} as {k}=, found {brief(found)}; make them with predict(learn, df)")
-        if 'split' not in v or set(v.split) != {k}: raise ValueError(f"expected rows of split {k!r} as {k}=, found {brief(sorted(set(map(str, v.get('split', ['none'])))))}; "
-            f"make them with predict(learn, df[df.split == {k!r}])")
-    if not given: return None
-    df = pd.concat(given.values(), ignore_index=True)
-    if 'age' in df: df = df.assign(age=pd.to_numeric(df.age, errors='coerce').clip(upper=90))
-    keep = [*(c for c in AUDIT_COLUMNS if c in df), 'predicted', *(f'prob_{c}' for c in classes)]
-    return pd.DataFrame(dict(split=df.split.astype(str), label=df.label.astype(str), patient=pd.factorize(df.patient)[0] + 1)).join(df[keep])
-
+# %% ../nbs/60_model.ipynb #bf8c9450
 @contextmanager
 def _place(folder, overwrite):
-    "A hidden folder that becomes `folder`; only another model is replaced, and only on request"
+    "A hidden folder, which becomes `folder` at the end"
     folder = Path(folder).expanduser().absolute()
     if not (overwrite and folder.is_dir() and any(folder.iterdir())):
         with deliver(folder) as tmp: yield tmp
@@ -288,35 +199,52 @@ def _place(folder, overwrite):
     new.rename(folder)
     shutil.rmtree(old)
 
-def _prove(learn, folder):
-    "Raise unless the model in `folder` says of some validation images what the learner says"
-    model = load_model(folder, None if isinstance(learn.arch, str) or _named(learn.arch)[1] != 'function' else learn.arch, learn.dls.device)
+# %% ../nbs/60_model.ipynb #1523387e
+def _same(learn, model):
+    "By how much the probabilities of a learner and a model differ at most, on a few validation images"
     rows = learn.dls.valid.items.head(8)
-    with redirect_stdout(io.StringIO()): a, b = predict(learn, rows), model.predict(rows)
-    off = float((a.filter(like='prob_') - b.filter(like='prob_')).abs().max().max())
-    if not off < 1e-4: raise ValueError(f"expected the saved model to say what the learner says, found probabilities that differ by {off:.2g}; "
-        "save networks as xray_learner makes them")
+    if rows.path.map(os.path.exists).all():
+        with redirect_stdout(io.StringIO()): a, b = (o.filter(like='prob_') for o in (predict(learn, rows), model.predict(rows)))
+        return float((a - b).abs().to_numpy().max())
+    x = learn.dls.valid.one_batch()[0].as_subclass(torch.Tensor)
+    with torch.no_grad(): a, b = (o.eval()(x).softmax(1) for o in (learn.model, model.learn.model))
+    return float((a - b).abs().max())
+
+def _prove(learn, folder):
+    "Raise unless the model in `folder` says what the learner says"
+    arch = learn.arch if arch_name(learn.arch)[1] == 'function' else None
+    try: off = _same(learn, load_model(folder, arch, learn.dls.device))
+    except (ValueError, RuntimeError) as e: raise ValueError("expected a network that can be built again from its arch, as xray_learner builds it, "
+        f"found another ({e}); leave out what changed it, as custom_head") from None
+    if not off < 1e-4: raise ValueError("expected the saved model to say what the learner says, "
+        f"found probabilities that differ by {off:.2g}; use the loaders of xray_dataloaders as they are")
+
+# %% ../nbs/60_model.ipynb #d4a21f0f
+def _write(folder, learn, about, home):
+    "The files of a model"
+    write_whole(folder/'model.json', json.dumps(about, indent=1, ensure_ascii=False, allow_nan=False))
+    write_whole(folder/'fingerprint.json', json.dumps(fingerprint(learn.dls.train.items), allow_nan=False))
+    write_whole(folder/'README.md', '# A model\n\nNot for clinical use.\n')
+    if home is not None: write_whole(folder/'home.csv', home.to_csv(index=False))
+    write_weights(folder/'model.safetensors', learn.model)
 
 def save_model(
     learn, # A fastai `Learner`, as from `xray_learner` or `fit_remedy`
     folder, # Folder to create
-    valid=None, # Predictions of validation images, as from `predict`
-    test=None, # Predictions of test images, as from `predict`
-    threshold=None, # A probability, or a wish for `choose_threshold`, as 'youden', granted on `valid`
-    temperature=None, # A number above 0; None: fitted on `valid`, if there is one; False: none
-    positive=None, # Class that is looked for; None: see `positive_class`
+    valid=None, # Predictions of validation images, as from `predict`: kept as home.csv, and to choose and fit on
+    test=None, # Predictions of test images, as from `predict`: kept as home.csv
+    threshold=None, # A probability, or a wish for `choose_threshold`, as 'youden', granted on `valid`; None: none
+    temperature=None, # A number above 0; None: fitted on `valid` if that is given; False: none
+    positive=None, # Class that is looked for; None: see `positive_class`, and none of several
     overwrite=False, # Replace a model that `folder` holds?
     seed=None, # Seed of the training, to be noted
-    start=None, # Where the weights came from at the start, to be noted
+    start=None, # Where the weights came from at the start, to be noted: 'ImageNet', 'random' or other words
     licence=None # Licence of those weights, to be noted
 ) -> Path: # The folder
-    "A trained model as a folder, whole or not at all; raises ValueError where it could not be loaded again with the same answers"
-    about, home = _about(learn, valid, threshold, temperature, positive, seed, start, licence), _home(valid, test, [str(o) for o in learn.dls.vocab])
+    "Save a trained model as a folder, whole or not at all; raises ValueError for one that would not say the same when it is loaded"
+    about = describe_learner(learn, valid, threshold, temperature, positive, seed, start, licence)
+    home = home_table(valid, test, about['classes'])
     with _place(folder, overwrite) as tmp:
-        write_whole(tmp/'model.json', json.dumps(about, indent=1, ensure_ascii=False, allow_nan=False))
-        write_weights(tmp/'model.safetensors', learn.model)
-        write_whole(tmp/'fingerprint.json', '{}')
-        if home is not None: write_whole(tmp/'home.csv', home.to_csv(index=False))
-        write_whole(tmp/'README.md', '# A model\n\nNot for clinical use.\n')
+        _write(tmp, learn, about, home)
         _prove(learn, tmp)
     return Path(folder)
