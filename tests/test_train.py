@@ -128,8 +128,29 @@ def test_devices_that_are_not_there(images, device):
 
 def test_a_device_by_name(images, tmp_path):
     dls = loaders(labelled(images, ['a', 'b']), device='cpu')
-    with pytest.warns(UserWarning, match="precision='bf16' needs an NVIDIA GPU"): learn = learner(dls, tmp_path, precision='bf16')
+    with pytest.warns(UserWarning, match="precision='fp16' needs an NVIDIA GPU"): learn = learner(dls, tmp_path, precision='fp16')
     assert len(learn.fit_two_stage(0, 1, lr_unfrozen=1e-3)) == 1
+
+@pytest.mark.filterwarnings("ignore:precision='bf16' is slower")
+def test_a_processor_trains_in_16_bits_where_it_is_asked_to(images, tmp_path):
+    df = labelled(images, ['a', 'b'])
+    def trained(precision):
+        learn = learner(loaders(df, device='cpu'), tmp_path, precision=precision)
+        learn.fit_two_stage(1, 1, 1e-2, 1e-2)
+        return torch.stack(learn.recorder.losses), learn
+    (full, _), (short, learn) = trained(None), trained('bf16')
+    assert not torch.equal(full, short) and short.isfinite().all() and torch.allclose(full, short, atol=.3)
+    exact = predict(learn, df)
+    learn.remove_cbs([o for o in learn.cbs if 'precision' in type(o).__mro__[1].__name__.lower()])
+    assert np.array_equal(exact.prob_a, predict(learn, df).prob_a)
+    assert all(p.dtype == torch.float32 for p in learn.model.parameters()) and not torch.is_autocast_enabled('cpu')
+
+@pytest.mark.filterwarnings("ignore:precision='bf16' is slower")
+def test_an_interrupted_batch_leaves_no_16_bits_behind(images, tmp_path):
+    def broken(x, y): raise KeyboardInterrupt
+    learn = learner(loaders(labelled(images, ['a', 'b']), device='cpu'), tmp_path, precision='bf16', loss_func=broken)
+    with pytest.raises(KeyboardInterrupt): learn.fit_two_stage(0, 1, lr_unfrozen=1e-3)
+    assert not torch.is_autocast_enabled('cpu')
 
 # Networks
 
