@@ -22,7 +22,6 @@ from .evaluate import score
 from .calibrate import apply_temperature, apply_threshold, correct_prior
 from .findings import with_interval
 from .prior import estimate_prior, predictive_table
-from .planning import images_needed
 from .transfer import drop_table, halves_table
 from .fingerprint import compare_fingerprint, seen_before, unlike
 
@@ -56,7 +55,7 @@ def _decided(model, preds):
     return preds.assign(predicted=_bare(apply_threshold, base, t['value'], t['positive']).predicted)
 
 # %% ../nbs/63_elsewhere.ipynb #befofn63
-def _share(n, of): return f'{n:,} of {of:,} images ({n/max(of, 1):.0%})'
+def _share(n, of): return f'{n:,} of {of:,} images ({n/max(of, 1):.{int(0 < n < .01*of)}%})'
 
 def _seen(o):
     "Images that were trained on"
@@ -116,7 +115,7 @@ def _common(o):
 # %% ../nbs/63_elsewhere.ipynb #worthfn6
 def _worth(o):
     "What the answers are worth, and the probabilities, if the estimate is right"
-    if o.prior is None: return
+    if o.prior is None or o.prior_rows.loc['EM', 'high'] - o.prior_rows.loc['EM', 'low'] > .99: return
     home = o.home('test').assign(split='valid')
     o.worth = pd.concat({k: predictive_table(home, o.prior, o.positive, k) for k in ('EM', 'BBSE')}, names=['method', 'metric'])
     for k in ('EM', 'BBSE'):
@@ -159,14 +158,14 @@ def _dropped(o):
     o.drop = drop_table(o.home('test'), o.known, o.positive, o.n_boot, o.seed)
     for k in ('ROC AUC', 'sensitivity', 'specificity', 'PPV'):
         whole, prior, rest = (with_interval(o.drop.loc[k, p]) for p in ('drop', 'prior', 'rest'))
-        yield f"{k}: {o.drop.loc[k, ('figure', 'home')]:.3f} at home, {o.drop.loc[k, ('figure', 'here')]:.3f} here, a difference of {whole}" + \
+        if np.isnan(o.drop.loc[k, ('drop', 'value')]): yield f'{k} is not defined both at home and here.'
+        else: yield f"{k}: {o.drop.loc[k, ('figure', 'home')]:.3f} at home, {o.drop.loc[k, ('figure', 'here')]:.3f} here, a difference of {whole}" + \
             (f'. Other class shares explain {prior} of it; {rest} has other reasons.' if k == 'PPV' else '.')
 
 # %% ../nbs/63_elsewhere.ipynb #planfn63
 def _planned(o):
     "How many images of each class a measurement needs"
-    o.needed = images_needed()
-    yield from []
+    yield from ()
 
 # %% ../nbs/63_elsewhere.ipynb #wholfn63
 PARTS = { # chkstyle: ignore-node
