@@ -11,6 +11,7 @@ __all__ = ['local_headers', 'local_app', 'passing_image', 'serve']
 import asyncio, io, os, socket, threading, webbrowser
 from base64 import b64encode
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,19 +47,17 @@ def _check_request(headers, most):
         raise _Refused(415, 'expected an upload by the form, found another kind of request; use the form')
 
 # %% ../nbs/49_local.ipynb #49000023
-async def _upload(req, most):
-    "Name and bytes of the one file of a form, read into memory"
-    from starlette.formparsers import MultiPartException, MultiPartParser
-    from starlette.requests import ClientDisconnect
+def _in_memory(req, most):
+    "A parser of a form with one file that writes nothing to the disk"
+    from starlette.formparsers import MultiPartParser
     class InMemory(MultiPartParser): spool_max_size = 2*most + 20_000
-    try: form = await asyncio.wait_for(InMemory(req.headers, req.stream(), max_files=1, max_fields=1).parse(), 60)
-    except (MultiPartException, ClientDisconnect, TimeoutError):
-        raise _Refused(400, 'expected one whole file, found something else; choose one file') from None
+    return InMemory(req.headers, req.stream(), max_files=1, max_fields=1)
+
+def _file(form):
+    "The one file of a form that was read"
     file = next((o for o in form.values() if getattr(o, 'filename', '')), None)
     if file is None: raise _Refused(400, 'expected a file, found none; choose one first')
-    data = await file.read()
-    if len(data) > most: raise _large(most)
-    return file.filename, data
+    return file
 
 def _answered(answer, name, data):
     "The page about a file, or a refusal"
@@ -80,27 +79,46 @@ def local_headers(
         'X-Content-Type-Options': 'nosniff', 'X-Frame-Options': 'DENY', 'Cross-Origin-Opener-Policy': 'same-origin',
         'Cross-Origin-Resource-Policy': 'same-origin'}
 
-def _marked(app, headers):
-    "An ASGI app whose every answer bears `headers`"
-    more = [(k.lower().encode(), v.encode()) for k,v in headers.items()]
-    async def run(scope, receive, send):
-        async def marked(message):
-            if message['type'] == 'http.response.start': message['headers'] = [*message.get('headers', ()), *more]
-            await send(message)
-        await app(scope, receive, marked)
-    return run
+class _Marked:
+    "An ASGI app whose every answer bears some headers"
+    def __init__(self, app, headers): self.app,self.more = app,[(k.lower().encode(), v.encode()) for k,v in headers.items()]
+
+    async def answer(self, send, message):
+        if message['type'] == 'http.response.start': message['headers'] = [*message.get('headers', ()), *self.more]
+        await send(message)
+
+    async def __call__(self, scope, receive, send): await self.app(scope, receive, partial(self.answer, send))
 
 # %% ../nbs/49_local.ipynb #49000041
-def _app(routes, wrong):
-    "Routes, for those who name this computer as host"
-    from starlette.applications import Starlette
-    from starlette.middleware import Middleware
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
-    from starlette.routing import Route
-    hosts = Middleware(TrustedHostMiddleware, allowed_hosts=['127.0.0.1', 'localhost'], www_redirect=False)
-    return Starlette(routes=[Route('/', f, methods=[k]) for k,f in routes.items()], middleware=[hosts],
-        exception_handlers={404: wrong, 405: wrong})
+class _Desk:
+    "What is done with each kind of request"
+    def __init__(self, start, answer, most): self.start,self.answer,self.most,self.one = start,answer,most,asyncio.Lock()
 
+    def page(self, text, status=200):
+        from starlette.responses import HTMLResponse
+        return HTMLResponse(text, status)
+
+    async def upload(self, req):
+        from starlette.formparsers import MultiPartException
+        from starlette.requests import ClientDisconnect
+        try: file = _file(await asyncio.wait_for(_in_memory(req, self.most).parse(), 60))
+        except (MultiPartException, ClientDisconnect, TimeoutError):
+            raise _Refused(400, 'expected one whole file, found something else; choose one file') from None
+        data = await file.read()
+        if len(data) > self.most: raise _large(self.most)
+        return file.filename, data
+
+    async def show(self, req): return self.page(self.start(''))
+
+    async def take(self, req):
+        try:
+            _check_request(req.headers, self.most)
+            async with self.one: return self.page(await asyncio.to_thread(_answered, self.answer, *await self.upload(req)))
+        except _Refused as e: return self.page(self.start(e.says), e.status)
+
+    async def wrong(self, req, e): return self.page(self.start('expected the address of this page, found another; use the form'), e.status_code)
+
+# %% ../nbs/49_local.ipynb #49000049
 def local_app(
     start, # A function of a sentence ('' for none) that gives the page with the field, as text
     answer, # A function of a file's name and bytes that gives the page about it, as text; its ValueErrors become sentences
@@ -110,17 +128,15 @@ def local_app(
 ): # An ASGI app
     "A page that takes one file at a time; raises ValueError where the extra app is not installed"
     _check_server()
-    from starlette.concurrency import run_in_threadpool
-    from starlette.responses import HTMLResponse
-    one = asyncio.Lock()
-    async def show(req): return HTMLResponse(start(''))
-    async def take(req):
-        try:
-            _check_request(req.headers, most)
-            async with one: return HTMLResponse(await run_in_threadpool(_answered, answer, *await _upload(req, most)))
-        except _Refused as e: return HTMLResponse(start(e.says), e.status)
-    async def wrong(req, e): return HTMLResponse(start('expected the address of this page, found another; use the form'), e.status_code)
-    return _marked(_app(dict(GET=show, POST=take), wrong), local_headers(style, script))
+    from starlette.applications import Starlette
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+    from starlette.routing import Route
+    desk = _Desk(start, answer, most)
+    hosts = Middleware(TrustedHostMiddleware, allowed_hosts=['127.0.0.1', 'localhost'], www_redirect=False)
+    routes = [Route('/', desk.show), Route('/', desk.take, methods=['POST'])]
+    app = Starlette(routes=routes, middleware=[hosts], exception_handlers={404: desk.wrong, 405: desk.wrong})
+    return _Marked(app, local_headers(style, script))
 
 # %% ../nbs/49_local.ipynb #49000061
 def _taken(data, folder):
@@ -148,7 +164,9 @@ def _listening(port):
     if not 0 <= port < 65536: raise ValueError(f'expected a port from 0 (any free one) to 65535, found {port}; leave --port out')
     with socket.socket() as s:
         if os.name != 'nt': s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try: s.bind(('127.0.0.1', port))
+        try:
+            s.bind(('127.0.0.1', port))
+            s.listen()
         except OSError as e: raise OSError(f'expected a free port, found that {port} can not be used ({e.strerror}); leave --port out') from None
         yield s
 
