@@ -33,7 +33,8 @@ def _check(ok, wanted, found, do='take the folder from where it was made once mo
 
 def _check_file(o):
     "A plain file of ours, not too large"
-    _check(o.name in BUNDLE_FILES, f"a model folder with no files but {', '.join(BUNDLE_FILES)}", brief(o.name), 'move it elsewhere if you know it')
+    names = ', '.join(BUNDLE_FILES)
+    _check(o.name in BUNDLE_FILES, f'a model folder with no files but {names}', brief(o.name), 'move it elsewhere if you know it')
     _check(o.is_file() and not o.is_symlink(), f'a plain file {o.name}', 'a link or a folder', 'put the file itself there')
     _check(o.stat().st_size <= _most[o.name], f'a file {o.name} of at most {_most[o.name]/1e6:,.0f} MB', f'{o.stat().st_size/1e6:,.0f} MB')
 
@@ -84,7 +85,7 @@ def read_weights(
     "Put the weights in `file` into `net`; raises ValueError unless each is there, in its shape, and finite"
     found, own = _header(file), {k: (_types.get(v.dtype), *v.shape) for k,v in net.state_dict().items()}
     odd = next((k for k in [*own, *found] if own.get(k) != found.get(k)), None)
-    if odd is not None: _check(False, f'weights of the network that model.json describes ({odd[:80]}: {_says(own.get(odd))})', _says(found.get(odd)))
+    _check(odd is None, f'weights as model.json describes them ({str(odd)[:80]}: {_says(own.get(odd))})', _says(found.get(odd)))
     state = load_file(file)
     wild = [k for k,v in state.items() if v.is_floating_point() and not v.isfinite().all()]
     _check(not wild, 'finite weights', f"others in {', '.join(wild[:3])}")
@@ -126,10 +127,10 @@ def read_home(
 ) -> pd.DataFrame: # A table of predictions with the splits valid and test
     "Predictions at home; raises ValueError where they are none"
     texts, probs = ['split', 'label', 'patient', 'predicted'], [f'prob_{c}' for c in classes]
-    try: df = pd.read_csv(file, converters=dict.fromkeys(texts, str), float_precision='round_trip')
+    try: df = pd.read_csv(file, converters=dict.fromkeys(texts, str) | dict.fromkeys(probs, float))
     except ValueError as e: _check(False, 'a table in home.csv', f'none that can be read ({brief(str(e))})')
     odd = [c for c in [*texts, *probs] if c not in df] or [c for c in df if c not in [*texts, *probs, *AUDIT_COLUMNS]]
-    _check(not odd, f"columns {', '.join(texts)} and prob_<CLASS> in home.csv, and those of AUDIT_COLUMNS", f"another, or none, of {brief(odd)}")
+    _check(not odd, f"{', '.join(texts)}, prob_<CLASS> and AUDIT_COLUMNS in home.csv", f'other columns, or none, of {brief(odd)}')
     _check(df.split.isin(['valid', 'test']).all(), 'the splits valid and test in home.csv', brief(sorted(set(df.split))))
-    read_predictions(df)
+    _check(read_predictions(df)[0] == classes, f"the columns {', '.join(probs)} of home.csv in this order", 'another')
     return df.assign(**{c: pd.Categorical(df[c], classes) for c in ('label', 'predicted')})

@@ -33,7 +33,7 @@ def arch_name(
     if isinstance(arch, str): return arch, 'timm'
     if name and getattr(torchvision.models, name, None) is arch: return name, 'torchvision'
     if name: return f"{arch.__module__}:{arch.__qualname__}", 'function'
-    raise ValueError(f"expected a learner whose arch is a name or a function, found {brief(arch)}; write a function with def that builds it")
+    raise ValueError(f"expected a learner whose arch is a name or a function, found {brief(arch)}; build it with a def")
 
 # %% ../nbs/48_describe.ipynb #b064b6d4
 def _part(dl, kind, does):
@@ -58,7 +58,7 @@ def _reading(dl):
 
 # %% ../nbs/48_describe.ipynb #7ab0bfe4
 # chkstyle: ignore-node
-_squares = dict(squish='squeezed to', crop='cut to the square in its middle and shrunk to', pad='mirrored at its borders to a square and shrunk to')
+_squares = dict(squish='squeezed to', crop='cut to its middle square and shrunk to', pad='mirrored at its borders to a square and shrunk to')
 
 def _sentences(a): # chkstyle: ignore-node
     "How an image becomes an input"
@@ -100,8 +100,8 @@ def _start(learn, start, licence):
     if licence is None and start == 'ImageNet' and kind == 'timm':
         import timm
         licence = getattr(timm.get_pretrained_cfg(name), 'license', None)
-    if licence is None and start == 'ImageNet' and kind == 'torchvision': licence = "not stated; torchvision: may derive from ImageNet's terms"
-    return dict(start=start, licence=licence or 'not recorded')
+    unstated = 'not stated by torchvision' if start == 'ImageNet' and kind == 'torchvision' else 'not recorded'
+    return dict(start=start, licence=licence or unstated)
 
 # %% ../nbs/48_describe.ipynb #40230970
 def _ends_in_shift(net): return 'log_prior' in dict([*net.children()][-1].named_buffers()) # as a PriorShift has
@@ -114,7 +114,7 @@ def _versions():
 def _threshold(wish, valid, classes, positive):
     "A threshold, and how it was chosen"
     if wish is None: return None
-    if positive is None: raise ValueError(f"expected the class that the threshold is for, found none named of {len(classes)}; say positive=")
+    if positive is None: raise ValueError(f"expected the class that the threshold is for, found none of {len(classes)}; say positive=")
     if not isinstance(wish, str):
         check_number(wish, "a threshold from 0 to 1 or a wish, as 'youden'", 'see choose_threshold', lambda o: 0 <= o <= 1)
         return dict(value=float(wish), positive=positive, how='given', images=None, scaled=False)
@@ -144,8 +144,8 @@ def describe_learner(
     classes, (arch, kind) = [str(o) for o in learn.dls.vocab], arch_name(learn.arch)
     digest, reading = _digest(learn.dls), _reading(learn.dls.valid)
     positive = positive_class(classes, positive) if len(classes) == 2 or positive is not None else None
-    return dict(format=FORMAT, library='pneumo_imbalance', version=__version__, arch=arch, arch_kind=kind, classes=classes, positive=positive,
-        **reading, preprocessing=_sentences(reading), precision=_precision(learn), shift=_ends_in_shift(learn.model),
+    return dict(format=FORMAT, library='pneumo_imbalance', version=__version__, arch=arch, arch_kind=kind, classes=classes,
+        positive=positive, **reading, preprocessing=_sentences(reading), precision=_precision(learn), shift=_ends_in_shift(learn.model),
         threshold=_threshold(threshold, valid, classes, positive), temperature=_temperature(temperature, valid), prior=_prior(learn),
         seed=seed, versions=_versions(), table=digest, weights=_start(learn, start, licence))
 

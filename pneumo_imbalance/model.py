@@ -33,17 +33,27 @@ from .describe import arch_name, check_description, describe_learner
 from .bundle import check_files, home_table, read_home, read_json, read_weights, write_weights
 from .fingerprint import check_fingerprint, fingerprint
 from .hub import fetch_model
+from .card import model_card
 
 # %% ../nbs/60_model.ipynb #7f7cf44d
+def _middle(im, about):
+    "A picture cut to its middle as `presize` does it, where that is asked for: a border of the rest shines through"
+    if not about['presized'] or about['method'] != 'crop': return im
+    n, side = min(im.size), about['item_size']
+    l, t = ((o - n)//2 for o in im.size)
+    return im.resize((side, side), Image.BILINEAR, box=(l, t, l + n, t + n))
+
 def _opener(about, held):
     "What opens an image as the training did: a file, or one of those `held` in memory"
     mode, kind = ('L', PILImageBW) if about['channels'] == 1 else ('RGB', PILImage)
     least = about['item_size'] if about['presized'] else None
     def opened(path):
-        try: return kind(open_image(io.BytesIO(held[path]) if path in held else path, mode, least=least))
-        except (OSError, ValueError) as e: raise ValueError(f"expected an image, found that {path} can't be read as one ({e}); leave it out") from None
+        try: return kind(_middle(open_image(io.BytesIO(held[path]) if path in held else path, mode, least=least), about))
+        except (OSError, ValueError) as e:
+            raise ValueError(f"expected an image, found that {path} can't be read as one ({e}); leave it out") from None
     return opened
 
+# %% ../nbs/60_model.ipynb #a315c445
 def _label(row): return str(row.label)
 
 class _ThreadedDL(TfmdDL):
@@ -53,12 +63,17 @@ class _ThreadedDL(TfmdDL):
             for part in chunked(samps, self.bs): yield self.do_batch(list(ex.map(self.do_item, part)))
 
 # %% ../nbs/60_model.ipynb #d69d247d
+def _from_array(x):
+    "An array as a picture; what is none as words"
+    ok = x.dtype == np.uint8 and (x.ndim == 2 or x.ndim == 3 and x.shape[2] == 3) and x.size
+    return Image.fromarray(x) if ok else f'an array of shape {x.shape}, {x.dtype}'
+
 def _contents(o):
     "An image in memory as the bytes of a file"
     if isinstance(o, (bytes, bytearray, memoryview)): return bytes(o)
-    try: im = Image.fromarray(o) if isinstance(o, np.ndarray) else o
-    except (TypeError, ValueError) as e: raise ValueError(f"expected an array of shape (H, W) or (H, W, 3), uint8, found {e}; convert it") from None
-    if not isinstance(im, Image.Image): raise ValueError(f"expected a path, a PIL image, an array or the bytes of a file, found {brief(o)}; open it first")
+    im = _from_array(o) if isinstance(o, np.ndarray) else o
+    if not isinstance(im, Image.Image):
+        raise ValueError(f"expected a path, a PIL image, an array (H, W) or (H, W, 3) of uint8, or a file's bytes, found {brief(im)}; convert it")
     if im.mode in ('LAB', 'HSV', 'YCbCr', 'CMYK'): im = im.convert('RGB')
     im.save(f := io.BytesIO(), 'TIFF' if im.mode[:1] in 'FI' else 'PNG')
     return f.getvalue()
@@ -214,17 +229,18 @@ def _prove(learn, folder):
     "Raise unless the model in `folder` says what the learner says"
     arch = learn.arch if arch_name(learn.arch)[1] == 'function' else None
     try: off = _same(learn, load_model(folder, arch, learn.dls.device))
-    except (ValueError, RuntimeError) as e: raise ValueError("expected a network that can be built again from its arch, as xray_learner builds it, "
+    except (ValueError, RuntimeError) as e: raise ValueError("expected a network that its arch builds again, as xray_learner does, "
         f"found another ({e}); leave out what changed it, as custom_head") from None
     if not off < 1e-4: raise ValueError("expected the saved model to say what the learner says, "
         f"found probabilities that differ by {off:.2g}; use the loaders of xray_dataloaders as they are")
 
 # %% ../nbs/60_model.ipynb #d4a21f0f
-def _write(folder, learn, about, home):
+def _write(folder, learn, about, home, stated):
     "The files of a model"
     write_whole(folder/'model.json', json.dumps(about, indent=1, ensure_ascii=False, allow_nan=False))
-    write_whole(folder/'fingerprint.json', json.dumps(fingerprint(learn.dls.train.items), allow_nan=False))
-    write_whole(folder/'README.md', '# A model\n\nNot for clinical use.\n')
+    fp = fingerprint(learn.dls.train.items)
+    write_whole(folder/'fingerprint.json', json.dumps(fp, allow_nan=False))
+    write_whole(folder/'README.md', model_card(about, fp, home, stated))
     if home is not None: write_whole(folder/'home.csv', home.to_csv(index=False))
     write_weights(folder/'model.safetensors', learn.model)
 
@@ -239,12 +255,13 @@ def save_model(
     overwrite=False, # Replace a model that `folder` holds?
     seed=None, # Seed of the training, to be noted
     start=None, # Where the weights came from at the start, to be noted: 'ImageNet', 'random' or other words
-    licence=None # Licence of those weights, to be noted
+    licence=None, # Licence of those weights, to be noted
+    stated=None # For the model card, what only people know: see `model_card`
 ) -> Path: # The folder
     "Save a trained model as a folder, whole or not at all; raises ValueError for one that would not say the same when it is loaded"
     about = describe_learner(learn, valid, threshold, temperature, positive, seed, start, licence)
     home = home_table(valid, test, about['classes'])
     with _place(folder, overwrite) as tmp:
-        _write(tmp, learn, about, home)
+        _write(tmp, learn, about, home, stated)
         _prove(learn, tmp)
     return Path(folder)
