@@ -7,17 +7,17 @@ Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/prior.html.md"""
 # %% auto #0
 __all__ = ['estimate_prior', 'predictive_table', 'plot_prior']
 
-# %% ../nbs/44_prior.ipynb #e133e5b9
+# %% ../nbs/44_prior.ipynb #f054f638
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
 
 from .names import as_text
 from .plot import new_axes, plain
-from .metrics import brief, check_number, check_prevalence, class_code, patients_of, ratio
+from .metrics import brief, check_prevalence, class_code, patients_of, ratio
 from .metrics import read_predictions, resample_patients
 from .mixture import fit_scaling, mixture_shares, nearest_mixture, scale_logs
 from .subgroups import LEAST_PATIENTS
 
-# %% ../nbs/44_prior.ipynb #68ed434b
+# %% ../nbs/44_prior.ipynb #c85bb383
 def _home_table(home):
     "Classes, labels, predictions, probabilities of home; raises ValueError unless it can serve"
     if isinstance(home, pd.DataFrame) and 'label' not in home: raise ValueError('expected labelled predictions from home, found no column label; '
@@ -31,6 +31,7 @@ def _home_table(home):
         'what no image shows there cannot be counted here')
     return classes, y, p, s
 
+# %% ../nbs/44_prior.ipynb #e787f95b
 def _with_patient(preds):
     "The table with a column `patient`, empty where it had none: then each image counts as a patient"
     return preds.assign(patient=None) if isinstance(preds, pd.DataFrame) and 'patient' not in preds else preds
@@ -52,7 +53,7 @@ def _check_one_rule(k, *tables):
     if not one: raise ValueError('expected both tables to be predicted in one way, found different thresholds; '
         'use apply_threshold with one threshold on both, or on none')
 
-# %% ../nbs/44_prior.ipynb #97cf0650
+# %% ../nbs/44_prior.ipynb #2ba7584b
 def _em_shares(a, b, w, wh, start):
     "EM: shares (B, K) here, and the slopes (B,) of the scaling, under weights `w` of home and `wh` of the images here"
     theta, k = fit_scaling(a['z'], a['y'], w, start), len(a['z'])
@@ -71,7 +72,7 @@ def _bbse_shares(matrix, called):
     "BBSE: shares (B, K) that give the names `called` (B, K)"
     return mixture_shares(np.maximum(matrix, 1e-12).transpose(2, 0, 1), called)
 
-# %% ../nbs/44_prior.ipynb #c367fac6
+# %% ../nbs/44_prior.ipynb #1e430cd7
 def _below(s, parts, n_grid=50):
     "Which probabilities lie below each of the quantiles of both places, (N, K×grid), for each table in `parts`"
     cols = [0] if s.shape[1]==2 else range(s.shape[1])
@@ -88,12 +89,13 @@ def _gap(mine, here):
     "What the nearest mixture leaves unexplained: differences (B, G) of distributions"
     return here - (nearest_mixture(mine, here)[:,None]@mine)[:,0]
 
+# %% ../nbs/44_prior.ipynb #81389854
 def _p_value(curves, resampled):
     "How often resampling brings about a distance as large as the one between the scores here and the nearest mixture"
     gap, gaps = _gap(*curves), _gap(*resampled)
     return float((1 + (((gaps - gap)**2).mean(1) >= (gap**2).mean()).sum())/(1 + len(gaps)))
 
-# %% ../nbs/44_prior.ipynb #bd612c0f
+# %% ../nbs/44_prior.ipynb #28ca0d92
 def _strata(y, patient):
     "For each patient's images the rarest class that the patient has: groups in which to draw, (N,)"
     rank = np.argsort(np.argsort(np.bincount(y), kind='stable'))[y]
@@ -108,7 +110,7 @@ def _drawn(patient, strata, n_boot, seed, step):
         for o,part in zip(rows, chunk): w[:,o] = part
         yield w
 
-# %% ../nbs/44_prior.ipynb #f615c59d
+# %% ../nbs/44_prior.ipynb #ab984e73
 _methods = ['called', 'BBSE', 'EM']
 
 def _tables(preds, home):
@@ -134,19 +136,19 @@ def _resampled(a, b, n_boot, seed):
     parts = [_shares(a, b, w, wh, start, .5/k) for w,wh in zip(mine, _drawn(b['patient'], np.zeros(m), n_boot, seed + 1, step))]
     return _shares(a, b, np.ones((1, n)), np.ones((1, m)), start), [np.concatenate(o, int(i==0)) for i,o in enumerate(zip(*parts))]
 
-# %% ../nbs/44_prior.ipynb #e0f9af36
+# %% ../nbs/44_prior.ipynb #a0f91d05
 def _useless(matrix, slope):
     "By method: can home's answers not tell the classes apart?"
     return dict(called=False, BBSE=bool((np.linalg.det(matrix) <= 0).mean() > .025), EM=bool((slope <= 0).mean() > .025))
 
 def _agree(value, boot, at, useless):
-    "Is no difference of EM and BBSE clear, in the same resamples, over all the classes `at`?"
+    "Is no difference of EM and BBSE clear, at one in a hundred, in the same resamples, over all the classes `at`?"
     if useless['BBSE'] or useless['EM']: return True
     d, ds = (o[2][:,at] - o[1][:,at] for o in (value, boot))
-    reach = np.quantile(abs(ds - np.median(ds, 0)), 1 - .05/len(at), axis=0)
+    reach = np.quantile(abs(ds - np.median(ds, 0)), 1 - .01/len(at), axis=0)
     return bool((abs(d[0]) <= reach + 1e-3).all())
 
-# %% ../nbs/44_prior.ipynb #2d81ba7f
+# %% ../nbs/44_prior.ipynb #9cd7bba2
 def _scarce(classes, a):
     "Classes of which home has too few patients to imitate others, with their number"
     n = {c: len(set(a['patient'][a['y']==i])) for i,c in enumerate(classes)}
@@ -167,12 +169,11 @@ def _notes(scarce, b, useless, agree, explained):
     if explained < .05: yield (f"No mixture of home's classes gives the scores seen here (p = {explained:.2g}): other shares alone cannot "
         'explain them, so do not trust these estimates.')
 
-# %% ../nbs/44_prior.ipynb #45cfc1ab
-def _table(value, boot, classes, at, looked, useless):
+# %% ../nbs/44_prior.ipynb #ecca126f
+def _table(value, boot, classes, at, looked, rare):
     "Value, low and high by method, or by method and class"
     low, high = np.percentile(boot, [2.5, 97.5], axis=1)
-    for i,o in enumerate(_methods):
-        if useless[o]: low[i],high[i] = 0, 1
+    low, high = np.minimum(low, 1 - rare), np.maximum(high, rare)
     index = pd.Index(_methods, name='method')
     if looked is None: index = pd.MultiIndex.from_product([_methods, classes], names=['method', 'class'])
     df = pd.DataFrame({k: o[:,at].ravel() for k,o in dict(value=value[:,0], low=low, high=high).items()}, index)
@@ -196,38 +197,17 @@ def estimate_prior(
     useless, scarce = _useless(matrix, slope), _scarce(classes, a)
     explained = np.nan if scarce or one else _p_value(curves, resampled)
     agree = _agree(value, boot, at, useless)
-    table = _table(value, boot, classes, at, looked, useless)
-    if one: table[['low', 'high']] = np.nan
+    for j,o in enumerate(_methods):
+        if useless[o] or one: boot[j] = np.nan if one else np.arange(len(boot[j]))[:,None]%2 # from 0 to 1: anything
+    table = _table(value, boot, classes, at, looked, 1 - .025**(1/len(set(b['patient']))))
     shares = np.bincount(a['y'])/len(a['y'])
     resamples = {o: {classes[i]: boot[j,:,i].tolist() for i in at} for j,o in enumerate(_methods)}
     table.attrs = dict(positive=looked, agree=agree, explained=explained, home=dict(zip(classes, shares.tolist())), images=len(b['p']),
-        patients=len(set(b['patient'])), n_boot=n_boot, seed=seed, resamples=resamples,
-        notes=list(_notes(scarce, b, useless, agree, explained)))
+        patients=len(set(b['patient'])), n_boot=n_boot, seed=seed, resamples=resamples, notes=list(_notes(scarce, b, useless, agree, explained)))
     for o in table.attrs['notes']: print(o)
     return table
 
-# %% ../nbs/44_prior.ipynb #5a3e8ee9
-def predictive_table(
-    home, # Labelled predictions of home's validation images
-    prevalence, # Share of the positive class there: a number, or the table of `estimate_prior`
-    positive=None, # Class that is looked for; None: see `positive_class`
-    method='EM', # With a table: whose estimate, 'EM' or 'BBSE'
-    n_boot=1000, # Resamples of home's patients; with a table: as many as it has
-    seed=42 # Seed of the resamples; with a table: its own
-) -> pd.DataFrame: # Rows sensitivity, specificity, prevalence, PPV, NPV; `value`, `low`, `high`
-    "What home's network is worth where the disease is as common as that; the doubts about both are carried along together"
-    classes, y, p, _ = _home_table(home)
-    name = classes[class_code(classes, positive)]
-    share, shares, n_boot, seed = _prevalence_of(prevalence, name, method, n_boot, seed)
-    k, patient = classes.index(name), patients_of(_with_patient(home)).to_numpy()
-    boot = np.concatenate([_sens_spec(y==k, p==k, w, .5) for w in _drawn(patient, _strata(y, patient), n_boot, seed, 1000)], 1)
-    value, boot = _answers(*_sens_spec(y==k, p==k, np.ones((1, len(y)))), share), _answers(*boot, shares)
-    low, high = np.nanpercentile(boot, [2.5, 97.5], axis=1)
-    table = pd.DataFrame(dict(value=value[:,0], low=low, high=high), ['sensitivity', 'specificity', 'prevalence', 'PPV', 'NPV'])
-    table.columns.name = f'positive: {name}'
-    return table
-
-# %% ../nbs/44_prior.ipynb #d0697a0a
+# %% ../nbs/44_prior.ipynb #f8d9178f
 def _sens_spec(y, p, w, extra=0.):
     "Sensitivity and specificity (2, B) with `extra` images more that are right and as many that are wrong"
     return np.stack([(w@(a&b) + extra)/(w@a + 2*extra) for a,b in ((y, p), (~y, ~p))])
@@ -247,7 +227,28 @@ def _prevalence_of(prevalence, name, method, n_boot, seed):
     value = prevalence.loc[method, 'value'] if prevalence.index.nlevels==1 else prevalence.loc[(method, name), 'value']
     return value, np.array(kept[name]), prevalence.attrs['n_boot'], prevalence.attrs['seed']
 
-# %% ../nbs/44_prior.ipynb #80955897
+# %% ../nbs/44_prior.ipynb #b3c8ffdc
+def predictive_table(
+    home, # Labelled predictions of home's validation images
+    prevalence, # Share of the positive class there: a number, or the table of `estimate_prior`
+    positive=None, # Class that is looked for; None: see `positive_class`
+    method='EM', # With a table: whose estimate, 'EM' or 'BBSE'
+    n_boot=1000, # Resamples of home's patients; with a table: as many as it has
+    seed=42 # Seed of the resamples; with a table: its own
+) -> pd.DataFrame: # Rows sensitivity, specificity, prevalence, PPV, NPV; `value`, `low`, `high`
+    "What home's network is worth where the disease is as common as that; the doubts about both are carried along together"
+    classes, y, p, _ = _home_table(home)
+    name = classes[class_code(classes, positive)]
+    share, shares, n_boot, seed = _prevalence_of(prevalence, name, method, n_boot, seed)
+    k, patient = classes.index(name), patients_of(_with_patient(home)).to_numpy()
+    boot = np.concatenate([_sens_spec(y==k, p==k, w, .5) for w in _drawn(patient, _strata(y, patient), n_boot, seed, 1000)], 1)
+    value, boot = _answers(*_sens_spec(y==k, p==k, np.ones((1, len(y)))), share), _answers(*boot, shares)
+    low, high = np.percentile(boot, [2.5, 97.5], axis=1)
+    table = pd.DataFrame(dict(value=value[:,0], low=low, high=high), ['sensitivity', 'specificity', 'prevalence', 'PPV', 'NPV'])
+    table.columns.name = f'positive: {name}'
+    return table
+
+# %% ../nbs/44_prior.ipynb #c657b649
 def plot_prior(
     table, # As `estimate_prior` gives it
     truth=None, # The true shares, if known: a number for the positive class, or a dict
