@@ -16,7 +16,7 @@ from .core import cache_folder, deliver
 from .metrics import brief
 from .bundle import BUNDLE_FILES, check_files
 
-# %% ../nbs/56_hub.ipynb #dd5f2fcf
+# %% ../nbs/56_hub.ipynb #192469c9
 def _library():
     "huggingface_hub, or a sentence"
     try: import huggingface_hub
@@ -24,42 +24,40 @@ def _library():
         raise ValueError("expected the extra hub to reach a hub with, found huggingface_hub missing; pip install 'pneumo_imbalance[hub]'") from None
     return huggingface_hub
 
-def _status(e): return getattr(getattr(e, 'response', None), 'status_code', None)
-
 def _sentence(e, name, errors):
-    "What went wrong with the model `name`, and what to do"
-    login = "log in with `hf auth login`, or pass token="
+    "What went wrong with the model `name`, and what to do; '' for what has nothing to do with the hub"
+    code, login = getattr(getattr(e, 'response', None), 'status_code', None), 'log in with `hf auth login`, or pass token='
     if isinstance(e, errors.RevisionNotFoundError): return f"expected that revision of {name} on the hub, found none; leave revision= out for the newest"
-    if isinstance(e, errors.LocalTokenNotFoundError) or _status(e) == 401 and not isinstance(e, errors.RepositoryNotFoundError):
-        return f"expected to be known to the hub, found no token that is valid; {login}"
     if isinstance(e, errors.RepositoryNotFoundError): return f"expected a model {name} on the hub, found none that you may see; check the name, or {login}"
-    if _status(e) == 403: return f"expected the right to do that to {name}, found that the hub refuses; take a token that may write, or a name of your own"
-    if _status(e): return f"expected an answer of the hub about {name}, found the error {_status(e)}; try again later"
+    if isinstance(e, errors.LocalTokenNotFoundError) or code == 401: return f"expected to be known to the hub, found no valid token; {login}"
+    if code == 403: return f"expected the right to do that with {name}, found that the hub refuses; use a token that may, or a name of your own"
+    if code: return f"expected an answer of the hub about {name}, found the error {code}; try again later"
+    if getattr(e, 'errno', None) and not isinstance(e, (ConnectionError, TimeoutError)): return ''
     return f"expected to reach the hub for {name}, found no connection ({type(e).__name__}); check the network, or pass a folder"
 
+# %% ../nbs/56_hub.ipynb #c35d617b
 @contextmanager
 def _reaching(name):
     "Inside `with`, the hub's library; its errors become an OSError with one sentence"
     hub = _library()
     from huggingface_hub import errors
     try: yield hub
-    except (OSError, ValueError, getattr(errors, 'HTTPError', OSError)) as e:
-        if isinstance(e, errors.HFValidationError) or not isinstance(e, ValueError): raise OSError(_sentence(e, name, errors)) from None
-        raise
+    except (OSError, getattr(errors, 'HTTPError', OSError)) as e:
+        if not (says := _sentence(e, name, errors)): raise
+        raise OSError(says) from None
 
-# %% ../nbs/56_hub.ipynb #8f308e7c
+# %% ../nbs/56_hub.ipynb #b7e5ac0d
 def _check_name(name):
     "`name`, if it is that of a model on a hub"
-    if isinstance(name, str) and re.fullmatch(r'[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}', name, re.A) and '..' not in name: return name
+    if isinstance(name, str) and re.fullmatch(r'[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}', name, re.A) and not re.search(r'--|\.\.', name): return name
     raise ValueError(f"expected the name of a model on the hub, as in 'org/name', found {brief(name)}; write it with one slash")
 
-# %% ../nbs/56_hub.ipynb #771d57e3
 def push_model(
     folder, # A model folder, as `save_model` writes it
     name, # 'org/name' on the hub; the repository is created if there is none
-    private=True, # Only you and your organisation see it? One that exists must agree
+    private=True, # Only you and your organisation see it? One that is open to all is refused
     home=True, # Send home.csv too, the predictions of validation and test images?
-    message='Model of pneumo_imbalance', # What the history says
+    message='A model of pneumo_imbalance', # What the history says
     token=None # Token that may write; None: that of `hf auth login`
 ) -> str: # Its address, as the hub says it
     "Send a model folder to the hub, its own files only; raises OSError with one sentence where that fails"
@@ -73,22 +71,31 @@ def push_model(
         api.upload_folder(repo_id=name, folder_path=folder, allow_patterns=files, delete_patterns=list(BUNDLE_FILES), commit_message=message)
     return str(url)
 
-# %% ../nbs/56_hub.ipynb #bbb86138
+# %% ../nbs/56_hub.ipynb #82c90c0f
 def _check_remote(info, name, most):
     "The files of a model in a repository; raises ValueError unless it is one, of bearable size"
     sizes = {o.rfilename: o.size or 0 for o in info.siblings if o.rfilename in BUNDLE_FILES}
     lack = [o for o in list(BUNDLE_FILES)[:4] if o not in sizes]
     if lack: raise ValueError(f"expected a model that save_model wrote, found no {lack[0]} in {name}; take another one")
-    if sum(sizes.values()) > most:
-        raise ValueError(f"expected a model of at most {most/1e9:g} GB, found {sum(sizes.values())/1e9:.1f} in {name}; raise max_bytes if you trust it")
-    return list(sizes)
+    if (n := sum(sizes.values())) <= most: return list(sizes)
+    raise ValueError(f"expected a model of at most {most/1e9:g} GB, found {n/1e9:.1f} in {name}; raise max_bytes if you trust it")
 
-def _kept(name, sha=None):
-    "The folder of a model that was fetched: of one revision, or the newest there is (None if there is none)"
-    root = cache_folder()/'hub'/name.replace('/', '--')
-    if sha is not None: return root/sha
+def _last(root):
+    "The model that was fetched last into `root`, None without one"
     return max((o for o in root.glob('[0-9a-f]*') if o.is_dir()), key=lambda o: o.stat().st_mtime, default=None)
 
+# %% ../nbs/56_hub.ipynb #acfe8413
+def _fetched(hub, name, revision, max_bytes, token, root):
+    "The folder of a model of the hub"
+    info = hub.HfApi(token=token).model_info(name, revision=revision, files_metadata=True)
+    files, folder = _check_remote(info, name, max_bytes), root/info.sha
+    if folder.exists(): return folder
+    with deliver(folder) as tmp:
+        hub.snapshot_download(name, revision=info.sha, local_dir=tmp, allow_patterns=files, token=token)
+        for o in [o for o in tmp.iterdir() if o.name not in files]: shutil.rmtree(o) if o.is_dir() else o.unlink()
+    return folder
+
+# %% ../nbs/56_hub.ipynb #ff1519cd
 def fetch_model(
     name, # 'org/name' on the hub
     revision=None, # Branch, tag or commit; None: the newest
@@ -96,11 +103,10 @@ def fetch_model(
     token=None # Token that may read it; None: that of `hf auth login`, if there is one
 ) -> Path: # A model folder in the cache
     "A model of the hub as a folder, its own files only; raises ValueError or OSError with one sentence where that fails"
-    with _reaching(_check_name(name)) as hub:
-        info = hub.HfApi(token=token).model_info(name, revision=revision, files_metadata=True)
-        files, folder = _check_remote(info, name, max_bytes), _kept(name, info.sha)
-        if folder.exists(): return folder
-        with deliver(folder) as tmp:
-            hub.snapshot_download(name, revision=info.sha, local_dir=tmp, allow_patterns=files, token=token)
-            for o in set(tmp.iterdir()) - {tmp/f for f in files}: shutil.rmtree(o) if o.is_dir() else o.unlink()
-    return folder
+    root = cache_folder()/'hub'/_check_name(name).replace('/', '--')
+    try:
+        with _reaching(name) as hub: return _fetched(hub, name, revision, max_bytes, token, root)
+    except OSError as e:
+        if 'no connection' not in str(e) or revision is not None or (kept := _last(root)) is None: raise
+        print(f"The hub can't be reached: {name} is the revision {kept.name[:7]} that was fetched before.")
+        return kept
