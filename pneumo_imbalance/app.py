@@ -95,13 +95,13 @@ def _threshold_words(model, o):
     "How the probability became a call"
     t = model.about.get('threshold')
     if not t: return 'No threshold was chosen for this model: an image is called by its most probable class.'
-    how = '' if t.get('how') in (None, 'given') else f" (chosen by {t['how']})"
+    how = '' if t.get('how') in (None, 'given') else f", chosen by {t['how']}"
+    rest = '' if len(model.classes) == 2 else ' Below it the most probable of the other classes is taken.'
     line = ', the line' if o.line == t['value'] else ''
-    rest = '' if len(model.classes) == 2 else ', below it by the most probable of the other classes'
-    says = f"From the threshold of {t['value']:.3f}{line}{how} on an image is called {o.target}{rest}."
-    if o.line == t['value']: return says
-    where = f'this image has {o.raw[o.target]:.3f} there' if o.line is None else f'after it, that is {o.line:.3f}, the line'
-    return f'{says} The threshold belongs to the probability before the temperature; {where}.'
+    says = f"An image is called {o.target} from a probability of {t['value']:.3f} on. This is the threshold{how}{line}.{rest}"
+    if line: return says
+    where = f'this image has {o.raw[o.target]:.3f} there' if o.line is None else f'after it the threshold is {o.line:.3f}, the line'
+    return f'{says} It belongs to the probability before the temperature; {where}.'
 
 def _answer(model, o):
     "Call, bars and threshold"
@@ -195,7 +195,7 @@ def _limits(model, o):
 _css = '''body{font:16px/1.5 system-ui,sans-serif;color:#222;background:#fff;max-width:52rem;margin:0 auto;padding:1rem;overflow-wrap:anywhere}
 h1{line-height:1.2}h2{margin-top:2.2rem;border-bottom:1px solid #ccc}li{margin:.4rem 0}figure{margin:0}img{width:100%;height:auto}
 figcaption{font-size:.9rem;color:#555}.note{background:#fff4d6;border-left:4px solid #c80;padding:.6rem 1rem}
-.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,20rem),1fr));gap:1rem}.bar p{margin:.6rem 0 .1rem}
+.pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,14rem),1fr));gap:1rem}.bar p{margin:.6rem 0 .1rem}
 svg{width:100%;height:1.5rem;display:block}.track{fill:#e4e4e4}.share{fill:#2a6fb0}.line{fill:#000}.worth{margin:.3rem 0}
 output{font-weight:bold}label{display:block;font-weight:bold;margin:.6rem 0}input[type=range]{width:100%;height:2rem;margin:0}
 input[type=file]{box-sizing:border-box;width:100%;padding:2.2rem 1rem;border:2px dashed #555;border-radius:.5rem;background:#f6f8fa;font:inherit}

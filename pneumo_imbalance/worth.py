@@ -19,13 +19,15 @@ _prevalences = [.001, .002, .005, *(i/100 for i in range(1, 100))]
 def _rates(y, p, patient, n_boot, seed):
     "Sensitivity and specificity of calls `p` (N,) for truth `y` (N,), first of all images, then of each resample"
     w = np.concatenate([np.ones((1, len(y))), *resample_patients(patient, n_boot, seed)])
-    def share(a, b): return ratio(w@(a & b).astype(float), w@b.astype(float))
+    half = np.r_[0, np.full(n_boot, .5)]
+    def share(a, b): return ratio(w@(a & b).astype(float) + half, w@b.astype(float) + 2*half)
     return share(p, y), share(~p, ~y)
 
 def _interval(v, one):
-    "The value, and the middle 95 % of its resamples; no interval of `one` patient"
-    some = v[1:][~np.isnan(v[1:])]
-    return [v[0], *([np.nan]*2 if one or not len(some) or np.isnan(v[0]) else np.percentile(some, [2.5, 97.5]))]
+    "The value, and the middle 95 % of its resamples around it; no interval of `one` patient"
+    if one or np.isnan(v).all(): return [v[0], np.nan, np.nan]
+    low, high = np.nanpercentile(v[1:], [2.5, 97.5])
+    return [v[0], *(np.fmin(low, v[0]), np.fmax(high, v[0]))]
 
 # %% ../nbs/47_worth.ipynb #47000012
 def worth_table(
@@ -60,7 +62,7 @@ def in_percent(
     value, # A share, 0 to 1; nan where there is none
     low=np.nan, # Lower end of its interval; nan: there is none
     high=np.nan # Upper end
-) -> str: # As '62.1 % (55.0 to 70.2)'
+) -> str: # As '62.1 % (55.0 to 70.2)'; its first space does not break a line
     "A share in percent, with its interval in brackets"
     if np.isnan(value): return '–'
-    return f'{_rounded(value)} %' + ('' if np.isnan(low) else f' ({_rounded(low)} to {_rounded(high)})')
+    return f'{_rounded(value)}\u00a0%' + ('' if np.isnan(low) else f' ({_rounded(low)} to {_rounded(high)})')
