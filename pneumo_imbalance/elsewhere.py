@@ -22,6 +22,7 @@ from .evaluate import score
 from .calibrate import apply_temperature, apply_threshold, correct_prior
 from .findings import with_interval
 from .prior import estimate_prior, predictive_table
+from .planning import images_needed, images_to_move
 from .transfer import drop_table, halves_table
 from .fingerprint import compare_fingerprint, seen_before, unlike
 
@@ -74,7 +75,7 @@ def _far(o):
 # %% ../nbs/63_elsewhere.ipynb #differs6
 def _differs(o):
     "How the images differ from the training images"
-    o.compared = compare_fingerprint(o.model.fingerprint, o.fresh.assign(label=o.label), prior=o.shares)
+    o.compared = compare_fingerprint(o.model.fingerprint, o.fresh.assign(label=o.fresh.label), prior=o.shares)
     yield from o.compared.attrs['says']
     for group,rows in o.compared[o.compared.clear].groupby(level=0, sort=False):
         top = rows.loc[rows.difference.abs().sort_values(ascending=False).index].head(5).droplevel(0)
@@ -86,7 +87,7 @@ _checks = ['files', 'conflicts', 'shortcuts', 'copies', 'odd']
 
 def _audited(o):
     "What an audit finds in these images alone"
-    label = o.files.path.map(dict(zip(o.fresh.path, o.label))).fillna('without a label')
+    label = o.files.path.map(dict(zip(o.fresh.path, o.fresh.label))).astype(object).fillna('without a label')
     o.audit = audit_archive(o.files.assign(split=pd.Categorical(['train']*len(o.files), SPLITS), label=label))
     found = o.audit.findings
     says = found.says[found.check.isin(_checks) | found.says.str.contains('tell no patient')]
@@ -113,9 +114,11 @@ def _common(o):
     yield from (f'Judged by the pictures, with the shares that EM found: {s}' for s in says)
 
 # %% ../nbs/63_elsewhere.ipynb #worthfn6
+def _vague(o): return o.prior_rows.loc['EM', 'high'] - o.prior_rows.loc['EM', 'low'] > .99
+
 def _worth(o):
     "What the answers are worth, and the probabilities, if the estimate is right"
-    if o.prior is None or o.prior_rows.loc['EM', 'high'] - o.prior_rows.loc['EM', 'low'] > .99: return
+    if o.prior is None or _vague(o): return
     home = o.home('test').assign(split='valid')
     o.worth = pd.concat({k: predictive_table(home, o.prior, o.positive, k) for k in ('EM', 'BBSE')}, names=['method', 'metric'])
     for k in ('EM', 'BBSE'):
@@ -165,7 +168,19 @@ def _dropped(o):
 # %% ../nbs/63_elsewhere.ipynb #planfn63
 def _planned(o):
     "How many images of each class a measurement needs"
-    yield from ()
+    where, preds = ('here', o.known) if o.scores is not None else ('at home', o.home('test'))
+    row = score(preds, o.positive, n_boot=1).value
+    aims = {k: float(row[v]) for k,v in dict(sensitivity='sensitivity', specificity='specificity', auc='ROC AUC').items() if .5*(k == 'auc') <= row[v] <= 1 - .001*(k == 'auc')}
+    p = float(np.clip((o.known.label == o.positive).mean() if len(o.known) else (o.preds.predicted == o.positive).mean(), .01, .99))
+    o.needed = images_needed(**aims, width=.1, prevalence=p, images_per_patient=len(o.raw)/o.raw.patient.nunique())
+    yield (f'For intervals that are .1 wide, at the scores {where} and with {p:.0%} {o.positive}, these many images are needed. '
+        'A positive is an image of that class.')
+    a, b = (aims.get(k, 0) for k in ('sensitivity', 'specificity'))
+    if where == 'at home' or max(a, b) == 1 or a + b <= 1: return
+    o.moving = images_to_move(a, b, p, n_sim=200, seed=o.seed)
+    enough = o.moving[o.moving.better >= .9].index
+    yield (f'A threshold chosen on {enough[0]:,} local images or more is better than the saved one in nine of ten draws, if the scores are as here.'
+        if len(enough) else f'Even {o.moving.index[-1]:,} local images give no better threshold in nine of ten draws.')
 
 # %% ../nbs/63_elsewhere.ipynb #wholfn63
 PARTS = { # chkstyle: ignore-node
@@ -176,6 +191,8 @@ PARTS = { # chkstyle: ignore-node
     'planning': {'how many images a measurement needs': _planned}}
 
 # %% ../nbs/63_elsewhere.ipynb #elsecl63
+_tables = 'far', 'compared', 'audit', 'prior', 'worth', 'corrected', 'scores', 'halves', 'drop', 'needed', 'moving'
+
 class Elsewhere:
     "What `score_elsewhere` found: sentences `says` (part, says), tables for each part, and `predictions`"
     def __init__(self,
@@ -194,38 +211,27 @@ class Elsewhere:
         self.rows = usable(self.files, [o for o in COLUMNS if o not in ('label', 'problem')])
         if not len(self.rows): raise ValueError(f'expected images to predict, found none that can be used among {len(files):,} files')
         self.seen,self.every = self.rows[:0],model.predict(self.rows)
-        self.far = self.compared = self.audit = self.prior = self.worth = self.corrected = None
-        self.scores = self.halves = self.drop = self.needed = None
+        for o in _tables: setattr(self, o, None)
         self.says = pd.DataFrame([(p, s) for p,steps in PARTS.items() for o in steps.items() for s in self._step(*o)], columns=['part', 'says'])
 
     def _step(self, what, step):
         "The sentences of a step, or one about why it can't be done"
         if step is not _seen and not len(self.fresh): return
         try:
-            with redirect_stdout(io.StringIO()): yield from list(step(self))
+            with redirect_stdout(io.StringIO()): yield from step(self)
         except ValueError as e: yield f'Not known: {what} ({e}).'
 
     def _new(self, df): return df[~df.path.isin(self.seen.path)]
 
-    @property
-    def fresh(self): return self._new(self.rows)
-
-    @property
-    def raw(self): return self._new(self.every)
-
-    @property
-    def preds(self): return _decided(self.model, self.raw)
-
-    @property
-    def known(self): return self.preds[self.preds.label.notna()]
-
-    @property
-    def label(self): return self.fresh.label
+    fresh = property(lambda self: self._new(self.rows))
+    raw = property(lambda self: self._new(self.every))
+    preds = property(lambda self: _decided(self.model, self.raw))
+    known = property(lambda self: self.preds[self.preds.label.notna()])
 
     @property
     def shares(self):
         "Class shares here as the labels tell them, or None"
-        n = self.label.value_counts().reindex(self.model.classes, fill_value=0)
+        n = self.fresh.label.value_counts().reindex(self.model.classes, fill_value=0)
         return n/n.sum() if n.sum() else None
 
 # %% ../nbs/63_elsewhere.ipynb #elsecm63
@@ -237,13 +243,17 @@ def prior_rows(self:Elsewhere):
 @patch(as_prop=True)
 def estimate(self:Elsewhere):
     "Class shares as EM estimates them, each above 0"
-    if self.prior.index.nlevels == 1:
-        p = self.prior.value['EM']
-        n = pd.Series({c: p if c == self.positive else 1 - p for c in self.model.classes})
-    else: n = self.prior.value['EM'].reindex(self.model.classes)
-    n = n.clip(1e-3)
+    n = self.prior.value['EM']
+    if self.prior.index.nlevels == 1: n = pd.Series({c: n if c == self.positive else 1 - n for c in self.model.classes})
+    n = n[self.model.classes].clip(1e-3)
     return n/n.sum()
 
+@patch(as_prop=True)
+def trusted(self:Elsewhere):
+    "Do both methods agree, does another mixture of home's classes explain the scores, and does EM say anything?"
+    return self.prior.attrs['agree'] and self.prior.attrs['explained'] >= .05 and not _vague(self)
+
+# %% ../nbs/63_elsewhere.ipynb #homeel63
 @patch
 def home(self:Elsewhere,
     split # 'valid' or 'test'; where the folder holds none of these, all that it holds stand in

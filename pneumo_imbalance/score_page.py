@@ -159,8 +159,29 @@ def _parts(o, pictures):
     if o.scores is not None: said['with labels'] |= {'Scores': lambda: _scores(o), 'Curves': lambda: _plots(o)}
     if o.halves is not None: said['with labels'] |= table('halves', 3, 'Fitted to half of the patients here, tested on the other half')
     if o.drop is not None: said['with labels']['Drop'] = lambda: _drop(o)
-    if o.needed is not None: said['planning'] |= table('needed', 2, 'How many images a measurement here needs')
+    if o.needed is not None: said['planning'] |= table('needed', 0, 'How many images a measurement here needs')
+    if o.moving is not None: said['planning'] |= table('moving', 2, 'Balanced accuracy of the saved threshold (kept) and of one chosen on so many local images')
     return said
+
+# %% ../nbs/66_score_page.ipynb #shorfn66
+_like = {True: 'Judged by thumbnails, the images are like the training images.',
+    False: 'The images differ from the training images by more than another mixture of the classes explains.',
+    None: 'Nobody can say whether the images are like the training images: the model tells too little of those.'}
+
+def _falls(o):
+    "Metrics that are clearly lower here than at home"
+    return [k for k in ('ROC AUC', 'sensitivity', 'specificity', 'PPV', 'NPV') if o.drop.loc[k, ('drop', 'high')] < 0]
+
+def _short(o):
+    "The answer in sentences"
+    if o.compared is not None: yield _like[o.compared.attrs['explained']]
+    if o.prior is not None: yield (f"Without labels, {o.positive} is estimated at {o.estimate[o.positive]:.0%} of the images." if o.trusted else
+        f'Without labels nobody can say how common {o.positive} is here: the estimates contradict each other or the images, or the model does not tell the classes apart.')
+    if o.drop is not None and (falls := _falls(o)): yield f"Clearly lower than at home: {', '.join(falls)}."
+    elif o.drop is not None: yield 'No score is clearly lower than at home. The intervals tell how large a fall could be.'
+    if o.halves is not None and len(o.halves.attrs['thresholds']):
+        gain, sd = o.halves.loc['balanced accuracy', ['gain', 'sd']]
+        yield f"Another threshold {'would help' if gain > sd else 'would not help clearly'}: balanced accuracy {gain:+.3f}.".replace('-', '−')
 
 # %% ../nbs/66_score_page.ipynb #htmlfn66
 _titles = {'before any score': 'Are these images like the training images?', 'without labels': 'What can be said without labels',
@@ -176,7 +197,8 @@ def score_html(
     head = [html_text(_private if pictures else 'Not for clinical use.', note=True),
         html_text(f"{name} {len(o.rows):,} images, {o.rows.patient.nunique():,} patients. The model: {m['arch']} at {m['size']} pixels, "
             f"classes {', '.join(m['classes'])}; the class that is looked for is {o.positive}.".strip())]
-    sections = []
+    short = [*_short(o)]
+    sections = [html_section('In short', html_list(short))] if short else []
     for part,more in _parts(o, pictures).items():
         says = o.says.says[o.says.part == part]
         made = [html_attempt(k, f, failed) for k,f in more.items()]

@@ -81,7 +81,7 @@ def _called(preds, threshold, positive): return preds if threshold is None else 
 
 # %% ../nbs/46_transfer.ipynb #halffn64
 def _half(preds, threshold, prior, at, positive, seed):
-    "The threshold of one half, and metrics (3, M) of the other of the patients: with the saved threshold, with that of the other half, recalibrated on the other half"
+    "The threshold of a half, and metrics (3, M) of the other: at the saved threshold, at that of the half, recalibrated on the half"
     parted = split_valid(preds.assign(split='train'), .5, seed)
     a, b = (parted[parted.split == o] for o in ('valid', 'train'))
     (group, *_), one = looked_for(read_predictions(b)[0], positive)
