@@ -13,8 +13,10 @@ from contextlib import redirect_stdout
 from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
+from urllib.parse import quote
 
 import pandas as pd, torch
+from fastcore.xml import A, Code
 
 from . import __version__
 from .plot import plot_class_counts, plot_sizes, show_images
@@ -135,6 +137,17 @@ def _looked_part(job, drawn):
     worst = [drawn(f'Most confident mistakes: {r.name}', lambda r=r: plot_worst(r.preds, n=3)) for r in job.runs]
     return html_section('Where the networks looked', html_text(_cam), *cams, html_pair(*worst))
 
+_uses = dict(score='pneumo-score {} FOLDER', app='pneumo-app {}', python="load_model('{}')")
+
+def _models_part(job, drawn):
+    "The cards of the saved networks, and how to use them"
+    def place(r): return f'models/{r.name}'
+    saved, lost = [r for r in job.runs if not r.unsaved], [r for r in job.runs if r.unsaved]
+    cards = [html_text(f'{r.name}: ', A('model card', href=f'{quote(place(r))}/README.md'), f' in the folder {place(r)}.') for r in saved]
+    score, app, python = (Code(o.format(place(saved[-1]))) if saved else '' for o in _uses.values())
+    how = html_text('On images from elsewhere: ', score, '. One image at a time, on a page: ', app, '. In Python: ', python, '.')
+    return html_section('The networks as models', html_list(cards + [f'{r.name} was not saved: {r.unsaved}' for r in lost]), *[how]*bool(saved))
+
 _limits = ['All networks took the same number of steps from the same weights.',
     'Where learning rates were not given, lr_find chose them for each network: then the networks differ in more than balance.',
     'Labels were taken as they are. A network can score well by learning a shortcut: size, exposure, markers, the machine.',
@@ -154,7 +167,7 @@ def _settings_part(job, drawn):
 
 _parts = {'Results': _results_part, 'Data': _data_part, 'Audit': _audit_part, 'Training': _training_part,
     'On the test images': _scored_part, 'Subgroups': _groups_part, 'Where the networks looked': _looked_part,
-    'What these figures do not say': _limits_part, 'Settings': _settings_part}
+    'The networks as models': _models_part, 'What these figures do not say': _limits_part, 'Settings': _settings_part}
 
 # %% ../nbs/61_report.ipynb #1d77eb4a
 _disclaimer = ('Not for clinical use. This page compares ways of training on imbalanced classes. '

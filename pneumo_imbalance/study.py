@@ -10,7 +10,7 @@ __all__ = ['study', 'pneumo_study']
 # %% ../nbs/62_study.ipynb #41ae42db
 from . import __version__
 
-import json, math, shutil, warnings
+import math, shutil, warnings
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +20,6 @@ from typing import Annotated
 import pandas as pd
 from fastcore.nbio import mk_cell, nb2str, new_nb
 from fastcore.script import anno_parser
-from safetensors.torch import save as safetensors_bytes
 
 from .core import deliver, write_whole
 from .phantom import make_phantoms
@@ -31,7 +30,9 @@ from .audit import audit
 from .train import find_arch
 from .evaluate import predict, score
 from .remedy import REMEDIES, head_epochs, parse_remedy, remedy_recipe, train_remedy
+from .bundle import BUNDLE_FILES
 from .command import run_command, writing
+from .model import save_model
 from .report import study_page
 
 # %% ../nbs/62_study.ipynb #62445da4
@@ -49,7 +50,7 @@ def _train(df, balance, s, path):
         bs=s.bs, num_workers=s.num_workers, cache=True, arch=s.arch, pretrained=s.pretrained, weights=s.weights, path=path)
     preds = predict(learn, df[df.split != 'train'])
     return SimpleNamespace(name='baseline' if balance == 'none' else balance, learn=learn, history=learn.history, prior=learn.prior,
-        table=_shown(df, learn), valid=preds[preds.split == 'valid'], preds=preds[preds.split == 'test'], scores=None)
+        table=_shown(df, learn), valid=preds[preds.split == 'valid'], preds=preds[preds.split == 'test'], scores=None, saved=None, unsaved='')
 
 # %% ../nbs/62_study.ipynb #98a1787d
 _on_leak = ['raise', 'warn', 'drop', 'ignore']
@@ -57,8 +58,8 @@ _results = ['report.html', 'scores.csv', 'predictions.csv', 'predictions_valid.c
 
 def _old(out):
     "The files of an older study in `out`, the report first"
-    models = [o for o in sorted((out/'models').glob('*.safetensors')) if o.stem.partition('+')[0] in ('baseline', *REMEDIES)]
-    return [o for o in [*(out/o for o in _results), *models] if o.exists()]
+    models = [o for o in sorted((out/'models').glob('*/')) if o.name.partition('+')[0] in ('baseline', *REMEDIES)]
+    return [o for o in [*(out/o for o in _results), *(m/o for m in models for o in BUNDLE_FILES)] if o.is_file() or o.is_symlink()]
 
 def _out_folder(out, overwrite):
     "`out` as an existing folder that takes our files"
@@ -66,7 +67,7 @@ def _out_folder(out, overwrite):
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix='.study-', dir=out): pass
-    old = ', '.join(o.name for o in _old(out))
+    old = ', '.join(str(o.relative_to(out)) for o in _old(out))
     if old and not overwrite: raise ValueError(f"expected a folder without results, found {old} in {out}; "
         "pass another folder with --out, or --overwrite to replace them")
     return out
@@ -76,20 +77,21 @@ def _joined(runs, key):
     "One table of all runs, the first column the model; a column of that name which the images brought is `model_given`"
     return pd.concat([vars(r)[key].rename(columns=dict(model='model_given')) for r in runs], keys=[r.name for r in runs], names=['model'])
 
-def _network(run, job):
-    "A network and what one must know of it, as bytes of safetensors"
-    s, classes = job.s, list(run.learn.dls.vocab)
-    about = dict(pneumo_imbalance=__version__, balance=run.name, arch=getattr(s.arch, '__name__', s.arch), classes=classes,
-        positive=job.positive, prior=run.prior.to_dict(), size=s.size, item_size=s.item_size, seed=s.seed)
-    tensors = {k: v.detach().cpu().contiguous().clone() for k,v in run.learn.model.state_dict().items()}
-    return safetensors_bytes(tensors, {k: o if isinstance(o, str) else json.dumps(o) for k,o in about.items()})
+def _save_network(run, job, to):
+    "A network as a model folder, made once; where that can't be, `run.unsaved` says why"
+    if run.saved and run.saved.is_dir(): return shutil.copytree(run.saved, to)
+    s, found = job.s, run.valid.label == job.positive
+    start = f'the file {Path(s.weights).name}' if s.weights else 'ImageNet' if s.pretrained else 'random'
+    wish = 'youden' if job.positive is not None and found.any() and not found.all() else None
+    try: save_model(run.learn, to, run.valid, run.preds, wish, positive=job.positive, seed=s.seed, start=start)
+    except ValueError as e: run.unsaved = str(e)
 
 def _save_runs(job, folder):
     "Predictions, history and network of the finished runs"
     for file,key in (('predictions', 'preds'), ('predictions_valid', 'valid'), ('history', 'history')):
         write_whole(folder/f'{file}.csv', _joined(job.runs, key).reset_index('model').to_csv(index=False))
     (folder/'models').mkdir()
-    for r in job.runs: write_whole(folder/'models'/f'{r.name}.safetensors', _network(r, job))
+    for r in job.runs: _save_network(r, job, folder/'models'/r.name)
     if job.book is not None: _save_notebook(job, folder)
 
 # %% ../nbs/62_study.ipynb #ce14a23d
@@ -100,7 +102,7 @@ def _publish(save, out):
         with deliver(new) as folder: save(folder)
         for o in _old(out): o.unlink()
         for o in sorted(p for p in new.rglob('*') if p.is_file()):
-            (to := out/o.relative_to(new)).parent.mkdir(exist_ok=True)
+            (to := out/o.relative_to(new)).parent.mkdir(parents=True, exist_ok=True)
             o.replace(to)
         shutil.rmtree(new)
 
@@ -211,6 +213,7 @@ def _prepared(path, s, notebook, generated):
 def _finish_run(job, out, left):
     "Save the last run of a study, then score it, then write the page; the names of the page's parts that failed"
     _publish(partial(_save_runs, job), out)
+    job.runs[-1].saved = out/'models'/job.runs[-1].name
     job.runs[-1].scores = score(job.runs[-1].preds, job.positive, seed=job.s.seed)
     with writing(out): write_whole(out/'scores.csv', _joined(job.runs, 'scores').to_csv())
     page, failed = study_page(job, left and f'The network with {left} is missing: the study was interrupted.')

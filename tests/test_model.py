@@ -141,7 +141,7 @@ def test_whatever_an_image_comes_as(model, images):
     for o in found[1:6]: np.testing.assert_array_equal(o, found[0])
 
 no_images = [(b'junk', "can't be read"), (b'', "can't be read"), (3, 'found 3'), (None, 'found None'), ([[1]], 'found [1]'),
-    (np.zeros((2, 2, 7), 'u1'), '(2, 2, 7)'), (np.zeros(4), '(4,)'), ([], 'at least one usable image'), ('nowhere.png', "nowhere.png can't be read")]
+    (np.zeros((2, 2, 7), 'u1'), '(2, 2, 7)'), (np.zeros(4), '(4,)'), ([], 'at least one usable image'), ('nowhere.png', "can't be read")]
 
 @pytest.mark.parametrize('wrong,says', no_images)
 def test_what_is_no_image(model, wrong, says):

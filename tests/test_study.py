@@ -1,13 +1,14 @@
 "The command `pneumo-study`: any number of classes and any names, saved before it is drawn, one sentence and an exit code for each ending."
-import json, os, re, shutil, signal, subprocess, sys, time
+import os, re, shutil, signal, subprocess, sys, time
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote
 import matplotlib.pyplot as plt, nbformat, numpy as np, pandas as pd, pytest
 from PIL import Image
-from safetensors import safe_open
 from sklearn.datasets import load_digits
 from pneumo_imbalance import report, study
 from pneumo_imbalance.data import usable
+from pneumo_imbalance.model import load_model
 from pneumo_imbalance.phantom import make_phantoms
 from pneumo_imbalance.study import pneumo_study
 
@@ -29,8 +30,8 @@ def write_digits(dest, counts):
                 Image.fromarray((X[k].reshape(8, 8)*15).astype('uint8')).resize((72, 72)).save(folder/f'{k}.png')
     return dest
 
-tags = set('html head meta title style body h1 h2 section div p ul li table thead tbody tr th td figure img figcaption'.split())
-attrs = {'lang', 'charset', 'http-equiv', 'content', 'name', 'class', 'scope', 'rowspan', 'alt', 'src'}
+tags = set('html head meta title style body h1 h2 section div p ul li table thead tbody tr th td figure img figcaption a code'.split())
+attrs = {'lang', 'charset', 'http-equiv', 'content', 'name', 'class', 'scope', 'rowspan', 'alt', 'src', 'href'}
 
 class Page(HTMLParser):
     "Tags, attributes, headings and text of a page"
@@ -46,10 +47,12 @@ class Page(HTMLParser):
     def handle_data(self, data): self.text += data
 
 def check_page(file):
-    "A page without script, without links, and without a picture that is not its own"
+    "A page without script, without links but to the cards beside it, and without a picture that is not its own"
     page = Page(file)
     assert not set(page.tags) - tags and not {k for k,_ in page.attrs} - attrs
     assert all(v.startswith('data:image/png;base64,') for k,v in page.attrs if k == 'src')
+    links = [unquote(v) for k,v in page.attrs if k == 'href']
+    assert all(re.fullmatch(r'models/[\w+]+/README\.md', o) and (file.parent/o).is_file() for o in links)
     assert any(k == 'content' and v.startswith("default-src 'none'; ") and 'script-src' not in v for k,v in page.attrs)
     assert 'could not be made' not in page.text
     return page
@@ -79,7 +82,7 @@ def bad(tmp_path_factory):
 @pytest.fixture
 def short(monkeypatch):
     "A page of sentences and tables, where pictures are not the point"
-    monkeypatch.setattr(report, '_parts', {k: v for k,v in report._parts.items() if k in ('Results', 'Settings')})
+    monkeypatch.setattr(report, '_parts', {k: v for k,v in report._parts.items() if k in ('Results', 'The networks as models', 'Settings')})
 
 # What can't be done
 
@@ -146,16 +149,18 @@ def test_four_uneven_classes(tmp_path, capsys, monkeypatch):
     assert preds.groupby(['model', 'label']).size().to_dict() == want
     assert set(read(tmp_path/'out/predictions_valid.csv').split) == {'valid'}
     assert len(read(tmp_path/'out/scores.csv')) == 2*5*12 and len(read(tmp_path/'out/history.csv')) == 2
-    assert calls.count('study.py') == 1 and len(calls) <= 40 # once at the door of the study; the doors that it goes through look again
+    assert calls.count('study.py') == 1 and len(calls) <= 48 # once at the door of the study; the doors that it goes through look again
     assert '\r' not in capsys.readouterr().out
 
-def test_network_is_saved_with_what_one_must_know(images, tmp_path, short):
+def test_networks_are_saved_as_models(images, tmp_path, short):
     assert pneumo_study([str(images), '--out', str(tmp_path/'out'), '--balance', 'none+threshold', *quick]) == 0
-    with safe_open(tmp_path/'out/models/none+threshold.safetensors', 'pt') as f: about, keys = f.metadata(), set(f.keys())
-    want = dict(arch='resnet18', positive='PNEUMONIA', size='32', item_size='48', seed='42')
-    assert {k: about[k] for k in want} == want
-    assert json.loads(about['classes']) == ['NORMAL', 'PNEUMONIA'] and sum(json.loads(about['prior']).values()) == pytest.approx(1)
-    with safe_open(tmp_path/'out/models/baseline.safetensors', 'pt') as f: assert set(f.keys()) < keys
+    want, preds = dict(arch='resnet18', positive='PNEUMONIA', size=32, item_size=48, seed=42), read(tmp_path/'out/predictions.csv')
+    for name in ('baseline', 'none+threshold'):
+        model, rows = load_model(tmp_path/'out/models'/name, device='cpu'), preds[preds.model == name]
+        assert {k: model.about[k] for k in want} == want and model.about['weights']['start'] == 'random'
+        assert model.about['shift'] == ('+' in name) and model.about['threshold']['how'] == 'youden' and sum(model.prior) == pytest.approx(1)
+        assert model.home.prob_NORMAL[model.home.split == 'test'].tolist() == rows.prob_NORMAL.tolist()
+        np.testing.assert_allclose(model.predict(rows.path.tolist()).prob_NORMAL, rows.prob_NORMAL, atol=1e-4)
     page = check_page(tmp_path/'out/report.html')
     assert page.text.count('positive: PNEUMONIA') == 2 and 'as chosen on validation images' in page.text
 
@@ -215,6 +220,14 @@ def test_what_cannot_be_drawn_costs_no_training(images, tmp_path, capsys, monkey
     assert set(read(tmp_path/'out/predictions.csv').model) == {'baseline', 'oversample'}
     assert len(list((tmp_path/'out/models').iterdir())) == 2
 
+def test_a_network_that_cannot_be_saved_costs_a_sentence(images, tmp_path, monkeypatch, capsys):
+    def refuse(*args, **kwargs): raise ValueError(f'expected another network {markup}')
+    monkeypatch.setattr(study, 'save_model', refuse)
+    monkeypatch.setattr(report, '_parts', {k: v for k,v in report._parts.items() if k == 'The networks as models'})
+    assert pneumo_study([str(images), '--out', str(tmp_path/'out'), '--balance', 'none', *quick]) == 0
+    assert f'baseline was not saved: expected another network {markup}' in check_page(tmp_path/'out/report.html').text
+    assert not [*tmp_path.glob('out/models/*')]
+
 def test_without_a_path_phantoms_are_drawn(tmp_path, monkeypatch, short):
     few = dict(train=dict(NORMAL=12, PNEUMONIA=20), test=dict(NORMAL=5, PNEUMONIA=6))
     monkeypatch.setattr(study, '_phantom_counts', few)
@@ -227,31 +240,36 @@ def test_python_hears_of_what_cannot_be_drawn(images, tmp_path, monkeypatch):
 
 class Killed(BaseException): pass
 
-old = ['report.html', 'scores.csv', 'predictions.csv', 'mine.txt', 'models/baseline.safetensors', 'models/mine.safetensors']
+mine = ['mine.txt', 'models/mine.safetensors', 'models/baseline/mine.txt', 'models/mine/model.json']
+old = ['report.html', 'scores.csv', 'predictions.csv', 'models/baseline/model.json', 'models/focal+threshold/home.csv', *mine]
+
+new = {'predictions.csv', 'history.csv', 'models/baseline/model.json'}
 
 @pytest.mark.parametrize('when', ['unlink', 'replace'])
 def test_no_old_report_beside_new_predictions(tmp_path, monkeypatch, when):
     "However many steps of a new run's taking the old one's place were done when it was killed"
     for n in range(12):
         shutil.rmtree(tmp_path/'out', ignore_errors=True)
-        (tmp_path/'out/models').mkdir(parents=True)
-        for o in old: (tmp_path/'out'/o).write_text('old')
+        for o in old:
+            (tmp_path/'out'/o).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path/'out'/o).write_text('old')
         done, real = [], getattr(Path, when)
         def step(self, *args, **kwargs):
             done.append(self)
             if len(done) > n: raise Killed
             return real(self, *args, **kwargs)
         def save(folder):
-            for o in ('predictions.csv', 'history.csv'): (folder/o).write_text('new')
+            (folder/'models/baseline').mkdir(parents=True)
+            for o in new: (folder/o).write_text('new')
             monkeypatch.setattr(Path, when, step)
         try: study._publish(save, tmp_path/'out')
         except Killed: pass
         monkeypatch.undo()
         files = [o for o in (tmp_path/'out').rglob('*') if o.is_file() and '.pneumo-study' not in o.parts]
-        texts = {o.name: o.read_text() for o in files}
+        texts = {str(o.relative_to(tmp_path/'out')): o.read_text() for o in files}
         assert not ('report.html' in texts and texts.get('predictions.csv') != 'old')
-        assert texts['mine.txt'] == texts['mine.safetensors'] == 'old'
-    assert {k for k,v in texts.items() if v == 'new'} == {'predictions.csv', 'history.csv'} and len(texts) == 4
+        assert all(texts[o] == 'old' for o in mine)
+    assert {k for k,v in texts.items() if v == 'new'} == new and len(texts) == len(new) + len(mine)
     assert not list((tmp_path/'out').glob('.*'))
 
 def test_interrupted(images, tmp_path):
