@@ -32,7 +32,7 @@ def _text(o, most=300):
 
 def _printed(o): return ''.join(c if c.isprintable() else '?' for c in o)[:200]
 
-# %% ../nbs/57_card.ipynb #fb3bf35e
+# %% ../nbs/57_card.ipynb #b8547426
 def _table(rows, head):
     "Rows of Markdown as a table"
     lines = [head, ['---']*len(head), *rows]
@@ -42,7 +42,8 @@ def _yaml(o):
     "Lines of YAML for dicts, lists and plain values; texts are quoted as in JSON"
     if not isinstance(o, (dict, list)): return [json.dumps(o if not isinstance(o, str) else _printed(o), ensure_ascii=False)]
     if isinstance(o, list): return [f"{'  ' if i else '- '}{line}" for v in o for i,line in enumerate(_yaml(v))]
-    return [line for k,v in o.items() for line in ([f'{k}:', *(f'  {x}' for x in _yaml(v))] if isinstance(v, (dict, list)) else [f'{k}: {_yaml(v)[0]}'])]
+    def lines(k, v): return [f'{k}:', *(f'  {x}' for x in _yaml(v))] if isinstance(v, (dict, list)) else [f'{k}: {_yaml(v)[0]}']
+    return [line for k,v in o.items() for line in lines(k, v)]
 
 # %% ../nbs/57_card.ipynb #936bc996
 def _quietly(f, *args, **kwargs):
@@ -70,7 +71,7 @@ def _scored(preds, about, n_boot, seed):
     positive = about.get('positive')
     return {k: _quietly(score, v, positive=positive, n_boot=n_boot, seed=seed) for k,v in made.items() if v is not None}
 
-# %% ../nbs/57_card.ipynb #35226134
+# %% ../nbs/57_card.ipynb #38d5485c
 _by_calls = METRICS[:8]
 
 def _score_part(scores, preds, split, about):
@@ -80,7 +81,8 @@ def _score_part(scores, preds, split, about):
     def cells(m): return [with_interval(o.loc[m]) if m in _by_calls or i == 0 else '' for i,o in enumerate(calls.values())]
     rows = [[m, *cells(m), f'{first.majority[m]:.3f}' if np.isfinite(first.majority[m]) else '–'] for m in METRICS if m != 'accuracy']
     whom = f"{_text(about['positive'])} is looked for" if about.get('positive') else f"means over {len(about['classes'])} classes"
-    says = f"{len(preds):,} {split} images of {preds.patient.nunique():,} patients; {whom}. In brackets: 95 % intervals, from resampled patients."
+    says = (f"{len(preds):,} {split} images of {preds.patient.nunique():,} patients; {whom}. "
+        "In brackets: 95 % intervals, from resampled patients.")
     if split == 'valid': says += ' **These images helped to choose the model or its threshold, so the scores are too good.**'
     notes = ''.join(f'\n- {_text(o)}' for o in next(iter(scores.values())).attrs['notes'])
     return f"{says}\n\n{_table(rows, ['metric', *calls, 'always the commonest class'])}\n{notes}\n\n{_confusion(preds, about)}"
@@ -148,13 +150,13 @@ def _untested_part(fp, preds, split, stated):
     if few: yield f"Classes with fewer than 50 training patients: {', '.join(map(_text, few))}."
     yield 'Anything that is none of its classes: it answers all the same, with one of them.'
 
-# %% ../nbs/57_card.ipynb #58368a79
+# %% ../nbs/57_card.ipynb #59e5b012
 def _made_part(about):
     "What the model is, as a table"
     t, temp, w = about.get('threshold'), about.get('temperature'), about.get('weights') or {}
     rows = {'architecture': f"{about['arch']} ({about.get('arch_kind', 'not stated')})", 'classes': ', '.join(about['classes']),
         'looked for': about.get('positive') or 'each class in turn', 'input': f"{about.get('size')} × {about.get('size')} pixels",
-        'threshold': f"{t['value']:.4g} for {t['positive']} ({t.get('how', 'not stated')})" if t else 'none saved: the most probable class is called',
+        'threshold': f"{t['value']:.4g} for {t['positive']} ({t.get('how', 'not stated')})" if t else 'none saved',
         'temperature': f"{temp['value']:.3g}" if temp else 'none saved', 'precision in training': about.get('precision', 'not stated'),
         'seed': 'not stated' if about.get('seed') is None else about['seed'], 'weights at the start': w.get('start') or 'not stated',
         'licence of those': w.get('licence') or 'not stated', 'made with': f"{about.get('library')} {about.get('version')}",
@@ -168,21 +170,21 @@ model = load_model('folder')
 model.predict('image.png', temperature={temperature}, threshold={threshold})
 ```'''
 
-# %% ../nbs/57_card.ipynb #adbe8abd
+# %% ../nbs/57_card.ipynb #ee36d08d
 def _answers(about, fp, preds, split, groups):
     "Item of CLAIM → what this card itself says about it, None where it is open"
     w, tested = about.get('weights') or {}, split == 'test'
     described = [c for c in (fp.get('columns') or {}).get('all', {}) if c in AUDIT_COLUMNS]
     counts = ', '.join(f'{k} {n:,}' for k,n in preds.attrs['splits'].items()) if preds is not None else ''
     prior = ', '.join(f'{k} {v:.0%}' for k,v in (about.get('prior') or {}).items())
-    measured = 'section *Scores*' if preds is not None else None
-    return {1: f"deep learning, a network that sorts images into {len(about['classes'])} classes", 9: ' '.join(about.get('preprocessing') or []) or None,
-        19: f"training images {fp['images']:,}, {counts}; the training saw the classes in shares {prior}" if counts and prior else None,
-        22: about['arch'], 23: ', '.join(f'{k} {v}' for k,v in (about.get('versions') or {}).items()) or None, 24: w.get('start'),
-        27: 'none: a single network', 28: measured, 29: '95 % intervals from resampled patients' if measured else None,
-        32: measured if tested else None, 36: f"training images by {', '.join(described)}; not by split" if described else None,
-        37: 'section *Subgroups*' if groups is not None and tested else None, 38: measured if tested else None,
-        39: 'counts of wrong calls in section *Scores*; no examples are shown' if tested else None}
+    measured, on_test = ('section *Scores*' if o else None for o in (preds is not None, tested))
+    shares = f"training images {fp['images']:,}, {counts}; the training saw the classes in shares {prior}" if counts and prior else None
+    who = f"training images by {', '.join(described)}; not by split" if described else None
+    software = ', '.join(f'{k} {v}' for k,v in (about.get('versions') or {}).items()) or None
+    return {1: f"deep learning, a network for {len(about['classes'])} classes", 9: ' '.join(about.get('preprocessing') or []) or None,
+        19: shares, 22: about['arch'], 23: software, 24: w.get('start'), 27: 'none: a single network', 28: measured,
+        29: measured and '95 % intervals from resampled patients', 32: on_test, 36: who, 38: on_test,
+        37: 'section *Subgroups*' if groups is not None and tested else None, 39: on_test and f'{on_test}, wrong calls; no examples'}
 
 def _claim_part(answers, stated):
     "The checklist as a table, and how much of it is answered"
@@ -195,28 +197,33 @@ def _claim_part(answers, stated):
     first = f'{n} of {len(CLAIM_2024)} items are answered. Open means that nobody has said it, not that it was not done.'
     return f"{first}\n\n{_table(rows, ['item', 'asks for', 'answer'])}"
 
-# %% ../nbs/57_card.ipynb #2ba771c8
-_licences = ['apache-2.0', 'mit', 'bsd-3-clause', 'bsd-2-clause', 'cc-by-4.0', 'cc-by-sa-4.0', 'cc-by-nc-4.0', 'cc-by-nc-sa-4.0', 'cc0-1.0', 'gpl-3.0',
-    'agpl-3.0', 'lgpl-3.0', 'openrail']
-_hub_metrics = {'ROC AUC': 'roc_auc', 'sensitivity': 'recall', 'specificity': 'specificity', 'average precision': 'average_precision', 'Brier': 'brier_score'}
+# %% ../nbs/57_card.ipynb #93274c8b
+_licences = ['apache-2.0', 'mit', 'bsd-3-clause', 'bsd-2-clause', 'cc-by-4.0', 'cc-by-sa-4.0', 'cc-by-nc-4.0', 'cc-by-nc-sa-4.0', 'cc0-1.0',
+    'gpl-3.0', 'agpl-3.0', 'lgpl-3.0', 'openrail']
+_hub_metrics = {'ROC AUC': 'roc_auc', 'sensitivity': 'recall', 'specificity': 'specificity', 'average precision': 'average_precision',
+    'Brier': 'brier_score'}
+
+def _licence(name):
+    "A licence as the hub spells it"
+    if not name: return dict(license='unknown')
+    return dict(license=name.lower()) if name.lower() in _licences else dict(license='other', license_name=name)
 
 def _head(about, stated, scores, split, name):
     "What the hub reads"
-    licence = (stated.get('licence') or '').strip()
-    known = dict(license=licence.lower()) if licence.lower() in _licences else dict(license='other', license_name=licence) if licence else dict(license='unknown')
-    head = known | dict(library_name='pneumo_imbalance', pipeline_tag='image-classification', metrics=list(_hub_metrics.values()),
-        tags=['medical-imaging', 'class-imbalance', 'not-for-clinical-use'])
+    tags, metrics = ['medical-imaging', 'class-imbalance', 'not-for-clinical-use'], list(_hub_metrics.values())
+    head = dict(library_name='pneumo_imbalance', pipeline_tag='image-classification', metrics=metrics, tags=tags)
+    head = _licence(stated.get('licence', '').strip()) | head
     if scores is None: return head
     table = main_scores(scores['most probable class'])
     metrics = [dict(type=k, name=m, value=round(float(table.value[m]), 4)) for m,k in _hub_metrics.items() if np.isfinite(table.value[m])]
     task, data = dict(type='image-classification'), dict(type='other', name=_printed(stated.get('data', 'not stated')), split=split)
     return head | {'model-index': [dict(name=name, results=[dict(task=task, dataset=data, metrics=metrics)])]}
 
-# %% ../nbs/57_card.ipynb #f29a3317
+# %% ../nbs/57_card.ipynb #b7c36f6f
 def _said(stated, field): return _text(stated[field], 3000) if field in stated else f'*Not stated: {CARD_FIELDS[field]}*'
 
-_warning = '''> **Not for clinical use.** This is a network of a study, not a medical device. Nobody has approved it, and nobody should be examined, treated
-> or sent home because of it.'''
+_warning = '''> **Not for clinical use.** This is a network of a study, not a medical device. Nobody has approved it,
+> and nobody should be examined, treated or sent home because of it.'''
 
 def model_card(
     about, # What model.json says, a dict
@@ -235,8 +242,10 @@ def model_card(
     parts = {'What it is': _made_part(about), 'Intended use': _said(stated, 'intended use'),
         'How to use it': _use.format(temperature=bool(about.get('temperature')), threshold=bool(about.get('threshold'))),
         'Training images': f"{_said(stated, 'data')}\n\n{_training_part(fp, about)}", 'Labels': _said(stated, 'labels'),
-        'Scores': _score_part(scores, preds, split, about), 'Subgroups': _subgroup_part(groups), 'Calibration': _calibration_part(scores, about),
-        'What it was not tested on': '\n'.join(f'- {o}' for o in _untested_part(fp, preds, split, stated)), 'Known limits': _said(stated, 'limits'),
+        'Scores': _score_part(scores, preds, split, about), 'Subgroups': _subgroup_part(groups),
+        'Calibration': _calibration_part(scores, about),
+        'What it was not tested on': '\n'.join(f'- {o}' for o in _untested_part(fp, preds, split, stated)),
+        'Known limits': _said(stated, 'limits'),
         'CLAIM 2024': _claim_part(_answers(about, fp, preds, split, groups), stated)}
     head = '\n'.join(['---', *_yaml(_head(about, stated, scores, split, name)), '---'])
     return '\n\n'.join([head, f'# {_text(name)}', _warning, *(f'## {k}\n\n{v}' for k,v in parts.items())]) + '\n'

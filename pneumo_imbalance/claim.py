@@ -43,7 +43,7 @@ CARD_FIELDS = { # chkstyle: ignore-node
     'availability': 'Where are data and code?',
     'funding': 'Who paid, and what was their part?'}
 
-# %% ../nbs/53_claim.ipynb #9700e8cb
+# %% ../nbs/53_claim.ipynb #8055c887
 def check_stated(
     stated # Field of `CARD_FIELDS` → text, or None
 ) -> dict: # The same, {} for None
@@ -51,8 +51,9 @@ def check_stated(
     stated = {} if stated is None else stated
     if not isinstance(stated, dict): raise ValueError(f"expected stated as a dict, found {brief(stated)}; CARD_FIELDS has its keys")
     odd = [k for k,v in stated.items() if k not in CARD_FIELDS or not isinstance(v, str) or not v.strip()]
-    if odd: raise ValueError(f"expected texts for the fields in CARD_FIELDS, found {brief(odd[0])}: {brief(stated[odd[0]])}; list(CARD_FIELDS) has them")
-    return stated
+    if not odd: return stated
+    found = f'{brief(odd[0])}: {brief(stated[odd[0]])}'
+    raise ValueError(f"expected texts for the fields in CARD_FIELDS, found {found}; list(CARD_FIELDS) has them")
 
 # %% ../nbs/53_claim.ipynb #bee3d830
 CLAIM_2024 = { # chkstyle: ignore-node

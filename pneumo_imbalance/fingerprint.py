@@ -61,7 +61,7 @@ def _jsonable(o):
     if isinstance(o, (int, np.integer)) and not isinstance(o, bool): return int(o)
     return float(f'{o:.6g}') if isinstance(o, (float, np.floating)) else o
 
-# %% ../nbs/55_fingerprint.ipynb #085a5b29
+# %% ../nbs/55_fingerprint.ipynb #e0f431c2
 _short = 16
 
 def _training(df):
@@ -87,14 +87,16 @@ def fingerprint(
     n = {c: dict(images=len(g), patients=g.patient.nunique()) for c,g in df.groupby('label', observed=True)}
     found = _parted({k: moments(F[o], df.patient.iloc[o]) for k,o in groups.items()})
     q = np.quantile(_distances(F[groups['']], df.patient.iloc[groups['']]), _probs) if groups else None
-    return _jsonable(dict(format=1, counts=n, images=len(df), patients=df.patient.nunique(), columns=_described_columns(df), thumbnails=found,
-        distances=q, digests=sorted({o[:_short] for o in df.digest}) if digests else None, notes=list(_notes(n, found))))
+    kept = sorted({o[:_short] for o in df.digest}) if digests else None
+    return _jsonable(dict(format=1, counts=n, images=len(df), patients=df.patient.nunique(), columns=_described_columns(df),
+        thumbnails=found, distances=q, digests=kept, notes=list(_notes(n, found))))
 
-# %% ../nbs/55_fingerprint.ipynb #57293ecb
+# %% ../nbs/55_fingerprint.ipynb #be695673
 def _described(fp):
     "What `fp` tells of thumbnails"
     if fp.get('thumbnails'): return fp['thumbnails']
-    raise ValueError(f"expected a fingerprint of at least {LEAST_DESCRIBED} patients, found one that describes no images; train on more patients")
+    raise ValueError(f"expected a fingerprint of at least {LEAST_DESCRIBED} patients, found one that describes no images; "
+        "train on more patients")
 
 def plot_fingerprint(
     fp # A fingerprint
@@ -129,7 +131,7 @@ def seen_before(
         "it can't tell which images were trained on")
     return df[df.digest.str[:_short].isin(set(fp['digests']))]
 
-# %% ../nbs/55_fingerprint.ipynb #4b946d74
+# %% ../nbs/55_fingerprint.ipynb #5aae9569
 def _rows(fp, names, mix, df, F, free=False):
     "Rows of the table, for the classes `names` of the training images (None: all) in shares `mix` against images; and the mix of the test"
     def of(part): return [part['all'] if n is None else part['by_class'].get(n, {}) for n in names]
@@ -140,16 +142,18 @@ def _rows(fp, names, mix, df, F, free=False):
     for i,k in enumerate(FEATURES[:2]):
         parts, x = [(o['mean'][i], o['cov'][i][i], o['patients']) for o in groups], pd.Series(F[at,i], df.index[at])
         rows[k] = dict(level='') | compare_numbers(parts, t['mix'], x, df.patient)
-    rows['thumbnails'] = dict(level='', training=np.nan, here=np.nan, difference=t['size'], p=t['p'], clear=t['p'] < .05 and t['size'] > .25)
+    clear = bool(t['p'] < .05 and t['size'] > .25)
+    rows['thumbnails'] = dict(level='', training=np.nan, here=np.nan, difference=t['size'], p=t['p'], clear=clear)
     return rows, t['mix']
 
-# %% ../nbs/55_fingerprint.ipynb #4f1d2f84
+# %% ../nbs/55_fingerprint.ipynb #1189160b
 def _check_prior(fp, prior):
     "The shares `prior` of the classes of a fingerprint, as class → share"
     try: shares = {str(k): float(v) for k,v in dict(prior).items()}
     except (TypeError, ValueError): shares = {}
     if set(shares) == set(fp['counts']) and min(shares.values()) >= 0 and abs(sum(shares.values()) - 1) < 1e-3: return shares
-    raise ValueError(f"expected a share from 0 to 1 for each of {', '.join(fp['counts'])}, 1 in all, found {brief(prior)}; see estimate_prior")
+    raise ValueError(f"expected a share from 0 to 1 for each of {', '.join(fp['counts'])}, 1 in all, found {brief(prior)}; "
+        "see estimate_prior")
 
 def _images_here(df):
     "The usable rows of a table, each image once, with patients and labels of text; '' where there are none"
@@ -158,7 +162,7 @@ def _images_here(df):
     label = pd.Series(np.asarray(as_categories(df.label), object), df.index).fillna('') if 'label' in df else ''
     return df.assign(patient=df.patient if 'patient' in df else df.path, label=label)
 
-# %% ../nbs/55_fingerprint.ipynb #553bd44c
+# %% ../nbs/55_fingerprint.ipynb #8cd2b70e
 def _verdict(p, size, free):
     "What the test of all images says, in a sentence"
     what = 'another mixture of the classes' if free else 'the choice of patients'
@@ -170,16 +174,17 @@ def _mixture(fp, prior):
     "The classes to mix and their shares, and the sentence on those that can't be; one group of all without a prior"
     known, shares = list(fp['thumbnails']['by_class']), {} if prior is None else _check_prior(fp, prior)
     lack = [c for c,s in shares.items() if s > 0 and c not in known]
-    if lack: return [None], [1.], [f"The classes can't be mixed anew: fewer than {LEAST_DESCRIBED} training patients have {', '.join(lack)}."]
+    few = f"The classes can't be mixed anew: fewer than {LEAST_DESCRIBED} training patients have {', '.join(lack)}."
+    if lack: return [None], [1.], [few]
     return (known, [shares[c] for c in known], []) if shares and len(known) > 1 else ([None], [1.], [])
 
-# %% ../nbs/55_fingerprint.ipynb #c5e6e59c
+# %% ../nbs/55_fingerprint.ipynb #27f2ffc7
 def compare_fingerprint(
     fp, # A fingerprint
     df, # A table of images, with labels or without
     prior=None # Share of each class here, a dict or Series; None: the training images are taken as they are
 ) -> pd.DataFrame: # By class and measure: level, training, here (means), difference (standard deviations), p, clear
-    "How images differ from the training images, and whether another mixture of the classes explains it; the sentences are in `attrs['says']`"
+    "How images differ from the training images, and whether another mixture of classes explains it; sentences are in `attrs['says']`"
     known, df = _described(fp)['by_class'], _images_here(df)
     (names, mix, says), F = _mixture(fp, prior), image_features(thumbnails(df))
     free, whole = names != [None], 'all images' + ' together'*('all images' in known)
@@ -192,10 +197,11 @@ def compare_fingerprint(
         mix={k: float(v) for k,v in zip(names, mix)} if free else None, prior=None if prior is None else dict(prior))
     return table
 
-# %% ../nbs/55_fingerprint.ipynb #76ac56fa
+# %% ../nbs/55_fingerprint.ipynb #30292ee4
 def _number(o, least=-math.inf): return isinstance(o, (int, float)) and not isinstance(o, bool) and abs(o) < 1e300 and o >= least
 
-def _refuse(found): raise ValueError(f"expected a fingerprint as `fingerprint` makes it, found {found}; it was changed or cut, so save the model again")
+def _refuse(found):
+    raise ValueError(f"expected a fingerprint as `fingerprint` makes it, found {found}; it was changed or cut, so save the model again")
 
 def _walk(o, where='it', depth=0):
     "Raise unless everything in `o` is a dict, a list, a text, None, or a finite number"
@@ -204,10 +210,11 @@ def _walk(o, where='it', depth=0):
         for k,v in o.items() if isinstance(o, dict) else enumerate(o): _walk(v, k, depth + 1)
     elif not (o is None or isinstance(o, str) or _number(o)): _refuse(f'{brief(o, 30)} in {brief(where, 40)}')
 
-# %% ../nbs/55_fingerprint.ipynb #ef9517b2
+# %% ../nbs/55_fingerprint.ipynb #477ca46c
 def _numbers_at(o, keys, where):
     "Raise unless the dict `o` has numbers of 0 or above at `keys`"
-    if not isinstance(o, dict) or not all(_number(o.get(k), 0) for k in keys): _refuse(f"no numbers {' and '.join(map(str, keys))}"[:80] + f' in {where}')
+    if not isinstance(o, dict) or not all(_number(o.get(k), 0) for k in keys):
+        _refuse(f"no numbers {' and '.join(map(str, keys))}"[:80] + f' in {where}')
 def _check_moments(o, where):
     "Raise unless `o` has a mean, a covariance and numbers"
     _numbers_at(o, ('patients',), where)
@@ -219,15 +226,15 @@ def _check_moments(o, where):
     except np.linalg.LinAlgError: _refuse(f'a covariance of {where} that is none')
     if abs(cov - cov.T).max() > 1e-4*abs(cov).max() or o['patients'] < LEAST_DESCRIBED: _refuse(f'moments of {where} that can’t be')
 
-# %% ../nbs/55_fingerprint.ipynb #22b03c7a
+# %% ../nbs/55_fingerprint.ipynb #3ee9fdd3
 def _check_columns(o, where):
     "Raise unless `o` describes columns"
     if not isinstance(o, dict): _refuse(f'no columns of {where}')
     for k,c in o.items():
-        _numbers_at(c, ('n', 'effective', *(() if 'shares' in c else ('sd',))) if isinstance(c, dict) else ('n',), f'{brief(k, 30)} of {where}')
-        shares = c.get('shares')
-        if shares is None and not _number(c.get('mean')) or shares is not None and not shares or c['effective'] < 1: _refuse(f'nothing of {brief(k, 30)} of {where}')
-        if shares is not None: _numbers_at(shares, list(shares) if isinstance(shares, dict) else [], f'the shares of {brief(k, 30)}')
+        what, shares = f'{brief(k, 30)} of {where}', c.get('shares') if isinstance(c, dict) else None
+        _numbers_at(c, ('n', 'effective') if shares else ('n', 'effective', 'sd'), what)
+        if c['effective'] < 1 or not shares and not _number(c.get('mean')): _refuse(f'nothing of {what}')
+        if shares: _numbers_at(shares, list(shares), f'the shares of {what}')
 
 # %% ../nbs/55_fingerprint.ipynb #5f92078d
 def _parts(fp, key):

@@ -16,21 +16,25 @@ from .core import cache_folder, deliver
 from .metrics import brief
 from .bundle import BUNDLE_FILES, check_files
 
-# %% ../nbs/56_hub.ipynb #192469c9
+# %% ../nbs/56_hub.ipynb #5389636e
 def _library():
     "huggingface_hub, or a sentence"
     try: import huggingface_hub
     except ImportError:
-        raise ValueError("expected the extra hub to reach a hub with, found huggingface_hub missing; pip install 'pneumo_imbalance[hub]'") from None
+        found = "found huggingface_hub missing; pip install 'pneumo_imbalance[hub]'"
+        raise ValueError(f"expected the extra hub to reach a hub with, {found}") from None
     return huggingface_hub
 
 def _sentence(e, name, errors):
     "What went wrong with the model `name`, and what to do; '' for what has nothing to do with the hub"
     code, login = getattr(getattr(e, 'response', None), 'status_code', None), 'log in with `hf auth login`, or pass token='
-    if isinstance(e, errors.RevisionNotFoundError): return f"expected that revision of {name} on the hub, found none; leave revision= out for the newest"
-    if isinstance(e, errors.RepositoryNotFoundError): return f"expected a model {name} on the hub, found none that you may see; check the name, or {login}"
-    if isinstance(e, errors.LocalTokenNotFoundError) or code == 401: return f"expected to be known to the hub, found no valid token; {login}"
-    if code == 403: return f"expected the right to do that with {name}, found that the hub refuses; use a token that may, or a name of your own"
+    if isinstance(e, errors.RevisionNotFoundError):
+        return f"expected that revision of {name} on the hub, found none; leave revision= out for the newest"
+    if isinstance(e, errors.RepositoryNotFoundError):
+        return f"expected a model {name} on the hub, found none that you may see; check the name, or {login}"
+    if isinstance(e, errors.LocalTokenNotFoundError) or code == 401:
+        return f"expected to be known to the hub, found no valid token; {login}"
+    if code == 403: return f"expected the right to do that with {name}, found that the hub refuses; use a token that may, or your own name"
     if code: return f"expected an answer of the hub about {name}, found the error {code}; try again later"
     if getattr(e, 'errno', None) and not isinstance(e, (ConnectionError, TimeoutError)): return ''
     return f"expected to reach the hub for {name}, found no connection ({type(e).__name__}); check the network, or pass a folder"
@@ -46,10 +50,11 @@ def _reaching(name):
         if not (says := _sentence(e, name, errors)): raise
         raise OSError(says) from None
 
-# %% ../nbs/56_hub.ipynb #b7e5ac0d
+# %% ../nbs/56_hub.ipynb #d2e2c17c
 def _check_name(name):
     "`name`, if it is that of a model on a hub"
-    if isinstance(name, str) and re.fullmatch(r'[\w-][\w.-]{0,95}/[\w-][\w.-]{0,95}', name, re.A) and not re.search(r'--|\.\.', name): return name
+    part = r'(?!.*(--|\.\.))[\w-][\w.-]{0,95}'
+    if isinstance(name, str) and re.fullmatch(f'{part}/{part}', name, re.A): return name
     raise ValueError(f"expected the name of a model on the hub, as in 'org/name', found {brief(name)}; write it with one slash")
 
 def push_model(
@@ -67,8 +72,9 @@ def push_model(
         api = hub.HfApi(token=token)
         url = api.create_repo(name, private=private, exist_ok=True)
         if private and not api.model_info(name).private:
-            raise ValueError(f"expected a private repository, found that {name} is open to all; pass private=False if that is what you want")
-        api.upload_folder(repo_id=name, folder_path=folder, allow_patterns=files, delete_patterns=list(BUNDLE_FILES), commit_message=message)
+            raise ValueError(f"expected a private repository, found that {name} is open to all; pass private=False if you want that")
+        old = list(BUNDLE_FILES) # what the new model lacks goes
+        api.upload_folder(repo_id=name, folder_path=folder, allow_patterns=files, delete_patterns=old, commit_message=message)
     return str(url)
 
 # %% ../nbs/56_hub.ipynb #82c90c0f

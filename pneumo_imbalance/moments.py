@@ -151,7 +151,7 @@ def describe_column(
     shares = shares.groupby(np.where(n[shares.index] >= LEAST_DESCRIBED, shares.index, 'others'), sort=False).sum()
     return dict(shares=shares.sort_values(ascending=False).to_dict(), n=len(x), effective=independent_images(patient))
 
-# %% ../nbs/24_moments.ipynb #4c77c59d
+# %% ../nbs/24_moments.ipynb #fd428729
 def _levels(c):
     "A described column as level → mean, variance (of a spread of at least 1 %) and independent images"
     if 'mean' in c: return {'': (c['mean'], max(c['sd'], .01*abs(c['mean']), 1e-6)**2, c['effective'])}
@@ -167,7 +167,8 @@ def compare_numbers(
     mean, var, err = mixed_moments(parts, mix)
     sd = float(var)**.5
     d, se = (x.mean() - mean)/sd, (1/independent_images(patient[x.index]) + err/var)**.5
-    return dict(training=float(mean), here=float(x.mean()), difference=float(d), p=float(2*norm.sf(abs(d)/se)), clear=bool(abs(d) > max(.25, 3*se)))
+    return dict(training=float(mean), here=float(x.mean()), difference=float(d), p=float(2*norm.sf(abs(d)/se)),
+        clear=bool(abs(d) > max(.25, 3*se)))
 
 def compare_column(
     columns, # What `describe_column` gave of each class at home
