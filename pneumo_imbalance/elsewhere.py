@@ -110,8 +110,8 @@ def _common(o):
     each = ', '.join(f'{k} {_percent(r)}' for k,r in o.prior_rows.iterrows())
     yield f"How common {o.positive} is here: {each}. Among home's validation images it was {(home.label == o.positive).mean():.0%}."
     yield from o.prior.attrs['notes']
-    says = compare_fingerprint(o.model.fingerprint, o.fresh, prior=o.estimate).attrs['says']
-    yield from (f'Judged by the pictures, with the shares that EM found: {s}' for s in says)
+    o.mixed = compare_fingerprint(o.model.fingerprint, o.fresh, prior=o.estimate)
+    yield from (f'With the shares that EM found: {s}' for s in o.mixed.attrs['says'])
 
 # %% ../nbs/63_elsewhere.ipynb #worthfn6
 def _vague(o): return o.prior_rows.loc['EM', 'high'] - o.prior_rows.loc['EM', 'low'] > .99
@@ -173,8 +173,7 @@ def _planned(o):
     aims = {k: float(row[v]) for k,v in dict(sensitivity='sensitivity', specificity='specificity', auc='ROC AUC').items() if .5*(k == 'auc') <= row[v] <= 1 - .001*(k == 'auc')}
     p = float(np.clip((o.known.label == o.positive).mean() if len(o.known) else (o.preds.predicted == o.positive).mean(), .01, .99))
     o.needed = images_needed(**aims, width=.1, prevalence=p, images_per_patient=len(o.raw)/o.raw.patient.nunique())
-    yield (f'For intervals that are .1 wide, at the scores {where} and with {p:.0%} {o.positive}, these many images are needed. '
-        'A positive is an image of that class.')
+    yield f'How many images make an interval .1 wide, if the scores are as {where} and {p:.0%} of the images are {o.positive}, the table says.'
     a, b = (aims.get(k, 0) for k in ('sensitivity', 'specificity'))
     if where == 'at home' or max(a, b) == 1 or a + b <= 1: return
     o.moving = images_to_move(a, b, p, n_sim=200, seed=o.seed)
@@ -191,7 +190,7 @@ PARTS = { # chkstyle: ignore-node
     'planning': {'how many images a measurement needs': _planned}}
 
 # %% ../nbs/63_elsewhere.ipynb #elsecl63
-_tables = 'far', 'compared', 'audit', 'prior', 'worth', 'corrected', 'scores', 'halves', 'drop', 'needed', 'moving'
+_tables = 'far', 'compared', 'audit', 'prior', 'mixed', 'worth', 'corrected', 'scores', 'halves', 'drop', 'needed', 'moving'
 
 class Elsewhere:
     "What `score_elsewhere` found: sentences `says` (part, says), tables for each part, and `predictions`"

@@ -164,9 +164,11 @@ def _parts(o, pictures):
     return said
 
 # %% ../nbs/66_score_page.ipynb #shorfn66
-_like = {True: 'Judged by thumbnails, the images are like the training images.',
-    False: 'The images differ from the training images by more than another mixture of the classes explains.',
-    None: 'Nobody can say whether the images are like the training images: the model tells too little of those.'}
+def _like(t):
+    "Whether the images are like the training images, from the table that compares them"
+    why = 'another mixture of the classes' if t.attrs['mixed'] else 'the choice of patients'
+    if t.attrs['explained'] is None: return 'The model tells too little of its training images to say whether these are like them.'
+    return f"The images differ from the training images {'no more' if t.attrs['explained'] else 'by more'} than {why} explains."
 
 def _falls(o):
     "Metrics that are clearly lower here than at home"
@@ -174,7 +176,7 @@ def _falls(o):
 
 def _short(o):
     "The answer in sentences"
-    if o.compared is not None: yield _like[o.compared.attrs['explained']]
+    if o.compared is not None: yield _like(o.mixed if o.shares is None and o.mixed is not None else o.compared)
     if o.prior is not None: yield (f"Without labels, {o.positive} is estimated at {o.estimate[o.positive]:.0%} of the images." if o.trusted else
         f'Without labels nobody can say how common {o.positive} is here: the estimates contradict each other or the images, or the model does not tell the classes apart.')
     if o.drop is not None and (falls := _falls(o)): yield f"Clearly lower than at home: {', '.join(falls)}."
