@@ -1,5 +1,5 @@
 "A saved model: the same answers for any way of reading and any network, one sentence for each folder that was tampered with, no pickle."
-import json, os, pickle, random, shutil, threading
+import json, os, pickle, random, shutil, subprocess, sys, threading
 from pathlib import Path
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
@@ -14,7 +14,7 @@ from pneumo_imbalance.train import set_seed, xray_learner
 from pneumo_imbalance.evaluate import predict
 from pneumo_imbalance.interpret import grad_cam
 from pneumo_imbalance.remedy import PriorShift
-from pneumo_imbalance.model import load_model, save_model
+from pneumo_imbalance.model import Model, load_model, save_model
 
 def small(): return nn.Sequential(nn.Conv2d(3, 8, 5, 4, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU())
 
@@ -395,3 +395,49 @@ def test_predictions_of_another_split_or_model(images, coloured, tmp_path):
     assert not (tmp_path/'m').exists()
 
 def test_the_files_are_those_that_are_documented(folder): assert {o.name for o in folder.iterdir()} <= {*BUNDLE_FILES}
+
+# ONNX
+
+def page_code(*names):
+    "The cells of the page 67 that import NumPy and Pillow or define `names`"
+    cells = json.loads((Path(__file__).parents[1]/'nbs/67_onnx_export.ipynb').read_text(encoding='utf-8'))['cells']
+    texts = [''.join(c['source']) for c in cells if c['cell_type'] == 'code']
+    return '\n'.join(o for o in texts if o.startswith(('import json, numpy', *(f'def {n}(' for n in names))))
+
+@pytest.fixture(scope='module')
+def exported(images, tmp_path_factory):
+    pytest.importorskip('onnxscript')
+    from pneumo_imbalance.onnx_export import export_onnx
+    return export_onnx(save_model(learner(images), tmp_path_factory.mktemp('onnx')/'m'), small)
+
+def without_torch(file, rows):
+    "Probabilities by the lines of the page, in a process of its own"
+    code = page_code('squeezed', 'prepared') + '''
+import sys
+session = onnxruntime.InferenceSession(sys.argv[1])
+about = json.loads(session.get_modelmeta().custom_metadata_map['model.json'])
+print(json.dumps(session.run(None, {'images': np.stack([prepared(o, **about) for o in sys.argv[2:]])})[0].tolist()))
+assert not {'torch', 'fastai', 'pneumo_imbalance'} & {*sys.modules}'''
+    out = subprocess.run([sys.executable, '-c', code, str(file), *rows], capture_output=True, text=True)
+    assert out.returncode == 0, out.stderr
+    return json.loads(out.stdout)
+
+def test_the_lines_of_the_page_need_no_torch(exported, images):
+    rows = images.path[images.split == 'valid'].tolist()
+    np.testing.assert_allclose(without_torch(exported, rows), probs(load_model(exported.parent, small, 'cpu').predict(rows)), atol=1e-4)
+
+@pytest.mark.parametrize('colour', [False, True])
+@pytest.mark.parametrize('item_size,size', [(64, 64), (64, 63), (64, 40), (65, 32), (70, 17), (64, 16), (150, 33), (33, 1)])
+def test_the_lines_of_the_page_prepare_images_as_the_model_does(exported, images, coloured, item_size, size, colour):
+    about, space = json.loads((exported.parent/'model.json').read_text()) | dict(item_size=item_size, size=size), {}
+    about |= dict(channels=3 if colour else 1)
+    exec(page_code('squeezed', 'prepared'), space)
+    rows = (coloured if colour else images).head(3)
+    dl = Model(exported.parent, about, small(), 'cpu').learn.dls.test_dl(rows)
+    want = dl.one_batch()[0].numpy()
+    got = np.stack([space['prepared'](o, **about) for o in rows.path])
+    np.testing.assert_allclose(np.broadcast_to(got, want.shape), want, atol=1e-4)
+
+def test_the_file_knows_no_machine(exported):
+    data = exported.read_bytes()
+    assert not [o for o in (b'stack_trace', b'site-packages', b'.py', str(Path.home()).encode() + b'/') if o in data]

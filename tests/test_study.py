@@ -158,7 +158,8 @@ def test_networks_are_saved_as_models(images, tmp_path, short):
     for name in ('baseline', 'none+threshold'):
         model, rows = load_model(tmp_path/'out/models'/name, device='cpu'), preds[preds.model == name]
         assert {k: model.about[k] for k in want} == want and model.about['weights']['start'] == 'random'
-        assert model.about['shift'] == ('+' in name) and model.about['threshold']['how'] == 'youden' and sum(model.prior) == pytest.approx(1)
+        assert model.about['shift'] == ('+' in name) and model.about['threshold']['how'] == 'youden'
+        assert sum(model.prior) == pytest.approx(1)
         assert model.home.prob_NORMAL[model.home.split == 'test'].tolist() == rows.prob_NORMAL.tolist()
         np.testing.assert_allclose(model.predict(rows.path.tolist()).prob_NORMAL, rows.prob_NORMAL, atol=1e-4)
     page = check_page(tmp_path/'out/report.html')
