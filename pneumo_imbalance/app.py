@@ -64,8 +64,9 @@ def look_at(
         raw, probs, called = _asked(model, rows)
         target = (model.about.get('threshold') or {}).get('positive') or model.positive or called
         share, trained_on = _compared(model.fingerprint, rows)
-        return SimpleNamespace(raw=raw, probs=probs, line=model.scaled_threshold, called=called, target=target, seen=_seen(model.learn, rows),
-            cam=_map(model.learn, rows, target), share=share, trained_on=trained_on, size=(rows.width[0], rows.height[0]), n_bytes=len(data))
+        return SimpleNamespace(raw=raw, probs=probs, line=model.scaled_threshold, called=called, target=target, share=share,
+            trained_on=trained_on, seen=_seen(model.learn, rows), cam=_map(model.learn, rows, target),
+            size=(int(rows.width[0]), int(rows.height[0])), n_bytes=len(data))
 
 # %% ../nbs/64_app.ipynb #64000041
 def _picture(x, alt, says):
@@ -107,7 +108,7 @@ def _answer(model, o):
     "Call, bars and threshold"
     bars = [_bar(c, p, o.line if c == o.target else None) for c,p in o.probs.items()]
     warm = 'No temperature was fitted for this model: its probabilities may promise too much or too little.'
-    if model.temperature: warm = f'The probabilities are those after a temperature of {model.temperature:.3f}, which was saved with the model.'
+    if model.temperature: warm = f'The temperature that was saved with the model, {model.temperature:.3f}, was applied.'
     return html_section('The answer', html_text('The network calls this image ', B(o.called), '. Its probabilities:'), *bars,
         html_text(_threshold_words(model, o)), html_text(warm))
 
@@ -132,8 +133,8 @@ def _slider(table, target):
 # %% ../nbs/64_app.ipynb #64000045
 def _home(model, target):
     "PPV and NPV from the predictions that the model brings, of test images if there are any, and which these are"
-    if model.home is None: raise ValueError('The model folder holds no labelled predictions (home.csv), so nobody knows its sensitivity and '
-        'specificity. Save it with valid= and test=.')
+    if model.home is None: raise ValueError('The model folder holds no labelled predictions (home.csv), '
+        'so nobody knows its sensitivity and specificity. Save it with valid= and test=.')
     split, t = 'test' if (model.home['split'] == 'test').any() else 'valid', model.about.get('threshold')
     preds = model.home[model.home['split'] == split]
     if t and t.get('scaled'): preds = apply_temperature(preds, model.temperature)
@@ -153,8 +154,9 @@ def _worth(model, o):
 
 def _looked(model, o):
     "The image and its map"
-    name, size = o.target, f'{o.seen.shape[1]} × {o.seen.shape[0]}'
-    seen = _picture(o.seen, 'The image as the network sees it', f'As the network sees it: {size} pixels, of {o.size[0]:,} × {o.size[1]:,}.')
+    name, (h, w) = o.target, o.seen.shape
+    says = f'As the network sees it: {w} × {h} pixels, made of {o.size[0]:,} × {o.size[1]:,}.'
+    seen = _picture(o.seen, 'The image as the network sees it', says)
     if o.cam is None: where = html_text('This network has no maps, so there is no Grad-CAM of it.')
     elif not o.cam.any(): where = html_text(f'Nothing in this image speaks for {name}, so its Grad-CAM is empty.')
     else: where = _picture(_overlay(o.seen, o.cam), f'Grad-CAM for {name} over the image',
@@ -165,11 +167,11 @@ def _looked(model, o):
 def _unlike_words(share):
     "How far out an image lies, in words"
     if np.isnan(share): return 'How unlike the training images it is can not be told.'
-    far = f'{share:.0%} of the training images' if share >= .005 else 'Fewer than 1 in 200 training images' if share else 'No training image'
-    lie = 'lies' if not share else 'lie'
+    far = f'{share:.0%} of the training images lie' if share >= .005 else 'Fewer than 1 in 200 training images lie'
+    if not share: far = 'No training image lies'
     end = 'In brightness, contrast and rough layout it is like many of them.' if share >= .05 else \
         'It is unusual among them.' if share >= .01 else 'It is not like them: the network was not made for such an image.'
-    return f'{far} {lie} at least as far from their middle as this image. {end}'
+    return f'{far} at least as far from their middle as this image. {end}'
 
 def _like(o):
     "How unlike the training images, and whether it is one of them"
@@ -186,33 +188,36 @@ def _limits(model, o):
     rest = [c for c in model.classes if c != o.target]
     return html_section('What the number does not show', html_list([
         f'What this is, if it is none of these. Whatever is dropped here is called {" or ".join(model.classes)}.',
-        f'How probable {o.target} is for your patient. The number is for a place where {in_percent(model.prior[o.target])} of the images are '
-        f'{o.target}, as in training, and knows nothing but the image.', _elsewhere,
+        f'How probable {o.target} is for your patient. The number is for a place where {in_percent(model.prior[o.target])} '
+        f'of the images are {o.target}, as in training, and knows nothing but the image.', _elsewhere,
         'Why. The map tells where the evidence was found, not what it is, and a wrong answer has a map too.',
         f'What else the image shows. The network knows no finding but {o.target}, and tells it from {" and ".join(rest)} alone.']))
 
 # %% ../nbs/64_app.ipynb #64000051
-_css = '''body{font:16px/1.5 system-ui,sans-serif;color:#222;background:#fff;max-width:52rem;margin:0 auto;padding:1rem;overflow-wrap:anywhere}
+_css = '''body{font:16px/1.5 system-ui,sans-serif;color:#222;background:#fff;max-width:52rem;margin:auto;padding:1rem;
+overflow-wrap:anywhere}
 h1{line-height:1.2}h2{margin-top:2.2rem;border-bottom:1px solid #ccc}li{margin:.4rem 0}figure{margin:0}img{width:100%;height:auto}
 figcaption{font-size:.9rem;color:#555}.note{background:#fff4d6;border-left:4px solid #c80;padding:.6rem 1rem}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,14rem),1fr));gap:1rem}.bar p{margin:.6rem 0 .1rem}
 svg{width:100%;height:1.5rem;display:block}.track{fill:#e4e4e4}.share{fill:#2a6fb0}.line{fill:#000}.worth{margin:.3rem 0}
 output{font-weight:bold}label{display:block;font-weight:bold;margin:.6rem 0}input[type=range]{width:100%;height:2rem;margin:0}
-input[type=file]{box-sizing:border-box;width:100%;padding:2.2rem 1rem;border:2px dashed #555;border-radius:.5rem;background:#f6f8fa;font:inherit}
+input[type=file]{box-sizing:border-box;width:100%;padding:2.2rem 1rem;border:2px dashed #555;background:#f6f8fa;font:inherit}
 button{font:inherit;font-weight:bold;color:#fff;background:#1a5490;border:0;border-radius:.3rem;padding:.7rem 1.4rem;margin-top:.8rem}
 input:focus-visible,button:focus-visible{outline:3px solid #c80;outline-offset:2px}.wide{overflow-x:auto;overflow-wrap:normal}
-table{border-collapse:collapse;font-size:.9rem;margin:1rem 0}th,td{padding:.2rem .8rem .2rem 0;text-align:left;white-space:nowrap;border-bottom:1px solid #ddd}'''
+table{border-collapse:collapse;font-size:.9rem;margin:1rem 0}
+th,td{padding:.2rem .8rem .2rem 0;text-align:left;white-space:nowrap;border-bottom:1px solid #ddd}'''
 
 _js = '''const s=document.getElementById('prevalence'),f=document.querySelector('input[type=file]');
-function show(){const o=JSON.parse(s.dataset.rows)[s.value];['share','PPV','NPV'].forEach((k,i)=>document.getElementById(k).textContent=o[i]);
-s.setAttribute('aria-valuetext',o[0])}
+function show(){const o=JSON.parse(s.dataset.rows)[s.value];s.setAttribute('aria-valuetext',o[0]);
+['share','PPV','NPV'].forEach((k,i)=>document.getElementById(k).textContent=o[i])}
 if(s){s.addEventListener('input',show);show()}
 f.addEventListener('change',()=>{const o=f.files[0];f.setCustomValidity(o&&o.size>+f.dataset.most?f.dataset.large:'');f.reportValidity()});
 f.form.addEventListener('submit',()=>document.getElementById('busy').textContent='The network is asked …')'''
 
 # %% ../nbs/64_app.ipynb #64000052
 _most = 50_000_000 # Bytes of an upload
-_promise, _drop = 'Not for clinical use. The image stays on this computer and is not kept.', 'Drop a JPEG, PNG or DICOM image here, or choose one'
+_promise = 'Not for clinical use. The image stays on this computer and is not kept.'
+_drop = 'Drop a JPEG, PNG or DICOM image here, or choose one'
 _large = f'Choose a file of at most {_most//1_000_000} MB.'
 
 def _form(says):

@@ -116,7 +116,8 @@ class _Desk:
             async with self.one: return self.page(await asyncio.to_thread(_answered, self.answer, *await self.upload(req)))
         except _Refused as e: return self.page(self.start(e.says), e.status)
 
-    async def wrong(self, req, e): return self.page(self.start('expected the address of this page, found another; use the form'), e.status_code)
+    async def wrong(self, req, e):
+        return self.page(self.start('expected the address of this page, found another; use the form'), e.status_code)
 
 # %% ../nbs/49_local.ipynb #49000049
 def local_app(
@@ -167,7 +168,8 @@ def _listening(port):
         try:
             s.bind(('127.0.0.1', port))
             s.listen()
-        except OSError as e: raise OSError(f'expected a free port, found that {port} can not be used ({e.strerror}); leave --port out') from None
+        except OSError as e:
+            raise OSError(f'expected a free port, found that {port} can not be used ({e.strerror}); leave --port out') from None
         yield s
 
 def serve(

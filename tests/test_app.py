@@ -245,7 +245,8 @@ def test_cut_image_and_dicom_that_is_wrong(model, image, tmp_path):
     huge = good.replace(struct.pack('<HH2sHH', 0x28, 0x10, b'US', 2, 64), struct.pack('<HH2sHH', 0x28, 0x10, b'US', 2, 60_000))
     huge = huge.replace(struct.pack('<HH2sHH', 0x28, 0x11, b'US', 2, 64), struct.pack('<HH2sHH', 0x28, 0x11, b'US', 2, 60_000))
     assert post(client, spoilt).status_code in (200, 422)
-    for data,says in ((image[:len(image)//2], 'truncated'), (huge, 'too large (60000 × 60000 pixels)'), (good[:600], 'found a file that is')):
+    kinds = (image[:len(image)//2], 'truncated'), (huge, 'too large (60000 × 60000 pixels)'), (good[:600], 'found a file that is')
+    for data,says in kinds:
         page = post(client, data)
         assert page.status_code == 422 and says in page.text
 
@@ -302,9 +303,10 @@ def test_without_the_extra_one_sentence_names_it(model, monkeypatch):
 
 def test_ctrl_c_ends_it():
     hear = 'import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)'
-    code = f"{hear}; import argparse; from pneumo_imbalance import command, local; work = lambda: local.serve(local.local_app(str, str), 'tiny')"
+    code = f'{hear}; import argparse; from pneumo_imbalance import command, local'
+    work = "work = lambda: local.serve(local.local_app(str, str), 'tiny')"
     ends = "sys.exit(command.run_command(argparse.ArgumentParser('pneumo-app'), [], work, lambda *o: 'nothing was kept'))"
-    p = subprocess.Popen([sys.executable, '-c', f'{code}; {ends}'], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    p = subprocess.Popen([sys.executable, '-c', f'{code}; {work}; {ends}'], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     at = re.search(r'tiny answers at http://127.0.0.1:(\d+)/ \(on this computer only\)', p.stdout.readline())
     c = http.client.HTTPConnection('127.0.0.1', int(at[1]), timeout=20)
     c.request('GET', '/')
@@ -374,7 +376,7 @@ def test_in_a_browser_without_scripts(chromium, model, images):
         assert all(o.get_attribute('alt') for o in page.locator('img').all())
 
 def test_another_page_can_not_ask(chromium, model):
-    evil = b'<form method=post enctype=multipart/form-data action="http://127.0.0.1:%d/"><input name=image value=a><button>Go</button></form>'
+    evil = b'<form method=post enctype=multipart/form-data action="http://127.0.0.1:%d/"><input name=image><button>Go</button></form>'
     from starlette.applications import Starlette
     from starlette.responses import HTMLResponse
     from starlette.routing import Route
