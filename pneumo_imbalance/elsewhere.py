@@ -139,7 +139,7 @@ def _scored(o):
     o.scores = score(o.known, None if len(o.model.classes) > 2 else o.positive, n_boot=o.n_boot, seed=o.seed)
     table = o.scores if o.scores.index.nlevels == 1 else o.scores.loc[o.positive]
     p = (o.known.label == o.positive).mean()
-    yield f'{len(o.known):,} images have a label, {p:.0%} are {o.positive}. ' + ', '.join(f'{k} {with_interval(table.loc[k])}' for k in _head) + '.'
+    yield f'{len(o.known):,} images have a label, {p:.0%} are {o.positive}. Scores: ' + ', '.join(f'{k} {with_interval(table.loc[k])}' for k in _head) + '.'
     yield from o.scores.attrs['notes']
 
 def _halved(o):
@@ -170,7 +170,7 @@ def _planned(o):
     "How many images of each class a measurement needs"
     where, preds = ('here', o.known) if o.scores is not None else ('at home', o.home('test'))
     row = score(preds, o.positive, n_boot=1).value
-    aims = {k: float(row[v]) for k,v in dict(sensitivity='sensitivity', specificity='specificity', auc='ROC AUC').items() if .5*(k == 'auc') <= row[v] <= 1 - .001*(k == 'auc')}
+    aims = {k: round(float(row[v]), 3) for k,v in dict(sensitivity='sensitivity', specificity='specificity', auc='ROC AUC').items() if .5*(k == 'auc') <= row[v] <= 1 - .001*(k == 'auc')}
     p = float(np.clip((o.known.label == o.positive).mean() if len(o.known) else (o.preds.predicted == o.positive).mean(), .01, .99))
     o.needed = images_needed(**aims, width=.1, prevalence=p, images_per_patient=len(o.raw)/o.raw.patient.nunique())
     yield f'How many images make an interval .1 wide, if the scores are as {where} and {p:.0%} of the images are {o.positive}, the table says.'

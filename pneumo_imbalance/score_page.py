@@ -109,9 +109,11 @@ def _differences(o):
 
 def _drop(o):
     "Home and here, and why"
-    t = o.drop['figure'].set_axis(['at home', 'at home, with the class shares here', 'here'], axis=1)
-    for k,v in dict(drop='difference', prior='of it by class shares', rest='for other reasons').items(): t[v] = o.drop[k].apply(with_interval, axis=1)
-    return html_table(t, caption='Scores at home and here. Of a difference, the class shares explain what changes when the images of home are weighed anew')
+    t = o.drop['figure'].set_axis(['at home', 'weighed anew', 'here'], axis=1)
+    def shown(row): return '0' if row.abs().max() < 5e-4 else with_interval(row)
+    for k,v in dict(drop='difference', prior='by class shares', rest='for other reasons').items(): t[v] = o.drop[k].apply(shown, axis=1)
+    return html_table(t, caption='Scores at home, at home with its images weighed so that each class has its share here, and here. '
+        'Of a difference, the class shares explain what weighing changes')
 
 def _scores(o):
     "Every score with its interval"
@@ -126,7 +128,8 @@ def _plot_probabilities(o):
     ax, column = new_axes(None), f'prob_{o.positive}'
     both = {'here': o.raw[column]} | ({} if o.model.home is None else {'at home': o.home('valid')[column]})
     df = pd.concat([pd.DataFrame(dict(probability=v.to_numpy(), images=k)) for k,v in both.items()], ignore_index=True)
-    sns.histplot(df, x='probability', hue='images', stat='proportion', common_norm=False, bins=20, binrange=(0, 1), element='step', fill=False, ax=ax)
+    sns.histplot(df, x='probability', hue='images', stat='proportion', common_norm=False, bins=20, binrange=(0, 1), element='step', fill=False,
+        palette='colorblind', ax=ax)
     if o.model.threshold is not None: ax.axvline(o.model.threshold, color='k', lw=1, ls='--')
     ax.set(xlabel=f'probability of {plain(o.positive)}', ylabel='share of the images', title='What the network says; the dashed line is the threshold')
     return ax
@@ -148,6 +151,11 @@ _limits = ['Only what is the same byte for byte is known to have been trained on
     'A threshold that was moved here suits this place. It has to be tested on patients who did not choose it.',
     'A probability is no diagnosis, and a page is no approval. Who uses a model on patients needs both.']
 
+_methods = ('Share of {}: as it is called; BBSE, which takes out how often home was called wrong (Lipton 2018); '
+    'EM, which finds the share that suits the probabilities best (Saerens 2002)')
+_halves = ('The saved threshold, and one moved to suit half of the patients here, both tested on the other half; for Brier and ECE the '
+    'probabilities before and after recalibration. The gain is a mean over the halves, sd its standard deviation')
+
 def _parts(o, pictures):
     "What stands under each heading besides sentences: name → a function that makes it"
     def table(name, digits, caption): return {name: lambda: html_table(getattr(o, name), digits, caption=caption)}
@@ -155,9 +163,9 @@ def _parts(o, pictures):
     if o.compared is not None: said['before any score']['Differences'] = lambda: _differences(o)
     if pictures and o.far is not None: said['before any score']['Farthest images'] = lambda: _farthest(o)
     if len(o.raw): said['without labels']['Probabilities'] = lambda: html_picture(lambda: _plot_probabilities(o), 'Probabilities at home and here')
-    if o.prior is not None: said['without labels'] |= table('prior', 3, f'Share of {o.positive}')
+    if o.prior is not None: said['without labels'] |= table('prior', 3, _methods.format(o.positive))
     if o.scores is not None: said['with labels'] |= {'Scores': lambda: _scores(o), 'Curves': lambda: _plots(o)}
-    if o.halves is not None: said['with labels'] |= table('halves', 3, 'Fitted to half of the patients here, tested on the other half')
+    if o.halves is not None: said['with labels'] |= table('halves', 3, _halves)
     if o.drop is not None: said['with labels']['Drop'] = lambda: _drop(o)
     if o.needed is not None: said['planning'] |= table('needed', 0, 'How many images a measurement here needs')
     if o.moving is not None: said['planning'] |= table('moving', 2, 'Balanced accuracy of the saved threshold (kept) and of one chosen on so many local images')
