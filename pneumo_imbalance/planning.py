@@ -41,7 +41,7 @@ def auc_width(
     spread = a*(1 - a) + (n - 1)*(a/(2 - a) - a*a) + (m - 1)*(2*a*a/(1 + a) - a*a)
     return 2*_z(level)*np.sqrt(spread/(n*m))
 
-# %% ../nbs/45_planning.ipynb #c7df28bb
+# %% ../nbs/45_planning.ipynb #be415834
 def _least(width, wanted, first=2):
     "The least whole number from `first` on for which the falling function `width` is no more than `wanted`"
     high = first
@@ -69,7 +69,7 @@ def _check_aims(sensitivity, specificity, auc):
     if not aims: raise ValueError('expected what is to be measured, found no value; state one that you hope for, as in sensitivity=.9')
     return aims
 
-# %% ../nbs/45_planning.ipynb #c22747e9
+# %% ../nbs/45_planning.ipynb #81c7528e
 def images_needed(
     sensitivity=None, # The sensitivity that you expect, 0 to 1; None: not an aim
     specificity=None, # The specificity that you expect, 0 to 1
@@ -96,7 +96,7 @@ def images_needed(
         table['images'] = images
     return table.assign(patients=np.ceil(images/images_per_patient).astype(int))
 
-# %% ../nbs/45_planning.ipynb #b36fd98f
+# %% ../nbs/45_planning.ipynb #a440de39
 def plot_widths(
     sensitivity=None, # The sensitivity that you expect, 0 to 1; None: not drawn
     specificity=None, # The specificity that you expect
@@ -118,7 +118,7 @@ def plot_widths(
     ax.legend(fontsize=8)
     return ax
 
-# %% ../nbs/45_planning.ipynb #b58de58e
+# %% ../nbs/45_planning.ipynb #78153db0
 def _chosen(scores, ill):
     "Youden's threshold for each row of scores (R, N): half-way below the last that is called ill"
     order = np.argsort(-scores, axis=1)
@@ -138,7 +138,7 @@ def _worth_of(n, apart, prevalence, n_sim, rng):
         out.append((norm.cdf(apart - t) + norm.cdf(t))/2)
     return np.concatenate(out)
 
-# %% ../nbs/45_planning.ipynb #3d768549
+# %% ../nbs/45_planning.ipynb #da3d3fda
 def images_to_move(
     sensitivity, # Sensitivity of the imported threshold here, above 0 and below 1: measured, or what you fear
     specificity, # Its specificity here, above 0 and below 1

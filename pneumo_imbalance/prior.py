@@ -169,11 +169,11 @@ def _notes(scarce, b, useless, agree, explained):
     if explained < .05: yield (f"No mixture of home's classes gives the scores seen here (p = {explained:.2g}): other shares alone cannot "
         'explain them, so do not trust these estimates.')
 
-# %% ../nbs/44_prior.ipynb #ecca126f
+# %% ../nbs/44_prior.ipynb #ba8d2b21
 def _table(value, boot, classes, at, looked, rare):
     "Value, low and high by method, or by method and class"
     low, high = np.percentile(boot, [2.5, 97.5], axis=1)
-    low, high = np.minimum(low, 1 - rare), np.maximum(high, rare)
+    low, high = np.min([low, low*0 + 1 - rare, value[:,0]], 0), np.max([high, low*0 + rare, value[:,0]], 0)
     index = pd.Index(_methods, name='method')
     if looked is None: index = pd.MultiIndex.from_product([_methods, classes], names=['method', 'class'])
     df = pd.DataFrame({k: o[:,at].ravel() for k,o in dict(value=value[:,0], low=low, high=high).items()}, index)
