@@ -210,7 +210,9 @@ def _walk(o, where='it', depth=0):
         for k,v in o.items() if isinstance(o, dict) else enumerate(o): _walk(v, k, depth + 1)
     elif not (o is None or isinstance(o, str) or _number(o)): _refuse(f'{brief(o, 30)} in {brief(where, 40)}')
 
-# %% ../nbs/55_fingerprint.ipynb #477ca46c
+# %% ../nbs/55_fingerprint.ipynb #358fb762
+def _row(o, n): return isinstance(o, list) and len(o) == n and all(map(_number, o))
+
 def _numbers_at(o, keys, where):
     "Raise unless the dict `o` has numbers of 0 or above at `keys`"
     if not isinstance(o, dict) or not all(_number(o.get(k), 0) for k in keys):
@@ -218,10 +220,10 @@ def _numbers_at(o, keys, where):
 def _check_moments(o, where):
     "Raise unless `o` has a mean, a covariance and numbers"
     _numbers_at(o, ('patients',), where)
-    try: mean, cov = np.array(o.get('mean'), float), np.array(o.get('cov'), float)
-    except (TypeError, ValueError): mean = cov = np.zeros(0)
-    d = len(FEATURES)
-    if mean.shape != (d,) or cov.shape != (d, d): _refuse(f'thumbnails of {where} without {d} features')
+    d, (mean, cov) = len(FEATURES), (o.get(k) for k in ('mean', 'cov'))
+    if not (_row(mean, d) and isinstance(cov, list) and len(cov) == d and all(_row(v, d) for v in cov)):
+        _refuse(f'thumbnails of {where} without {d} features')
+    cov = np.array(cov, float)
     try: np.linalg.cholesky(cov)
     except np.linalg.LinAlgError: _refuse(f'a covariance of {where} that is none')
     if abs(cov - cov.T).max() > 1e-4*abs(cov).max() or o['patients'] < LEAST_DESCRIBED: _refuse(f'moments of {where} that can’t be')

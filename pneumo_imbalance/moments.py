@@ -122,7 +122,7 @@ def compare_means(
     p = f_law.sf(d @ np.linalg.solve(V, d)/left, left, nu) if left > 0 and n >= _fewest else np.nan
     return dict(size=float(size), p=float(p), mix=np.asarray(mix, float))
 
-# %% ../nbs/24_moments.ipynb #c9fd22da
+# %% ../nbs/24_moments.ipynb #05e9647f
 LEAST_DESCRIBED = 20
 
 def is_number(
@@ -137,21 +137,22 @@ def known_values(
     "The values of a column that say something"
     texts = pd.Series(np.asarray(as_categories(x), object), x.index).dropna()
     n = pd.to_numeric(texts, errors='coerce')
-    if is_number(x) or n.notna().all(): return n[np.isfinite(n)].astype(float)
+    if is_number(x) or n.notna().all(): return n[n.abs() < 1e100].astype(float)
     return texts
 
-# %% ../nbs/24_moments.ipynb #27c0738d
+# %% ../nbs/24_moments.ipynb #925f9489
 def describe_column(
     x, # Values as from `known_values`
     patient # The patient of each, with the same index
 ) -> dict: # n, effective (see `independent_images`), and mean and sd, or shares
     "A column in a few numbers"
+    patient = patient[x.index]
     if is_number(x): return dict(mean=float(x.mean()), sd=float(x.std(ddof=0)), n=len(x), effective=independent_images(patient))
     n, shares = patient.groupby(x).nunique(), x.value_counts(normalize=True)
     shares = shares.groupby(np.where(n[shares.index] >= LEAST_DESCRIBED, shares.index, 'others'), sort=False).sum()
     return dict(shares=shares.sort_values(ascending=False).to_dict(), n=len(x), effective=independent_images(patient))
 
-# %% ../nbs/24_moments.ipynb #fd428729
+# %% ../nbs/24_moments.ipynb #c412b642
 def _levels(c):
     "A described column as level → mean, variance (of a spread of at least 1 %) and independent images"
     if 'mean' in c: return {'': (c['mean'], max(c['sd'], .01*abs(c['mean']), 1e-6)**2, c['effective'])}
@@ -170,6 +171,12 @@ def compare_numbers(
     return dict(training=float(mean), here=float(x.mean()), difference=float(d), p=float(2*norm.sf(abs(d)/se)),
         clear=bool(abs(d) > max(.25, 3*se)))
 
+def _with_others(levels, names):
+    "The levels `names`, and all others in one"
+    rest = max(1 - sum(levels[k][0] for k in names), 0)
+    return {k: levels[k] for k in names} | dict(others=(rest, max(rest*(1 - rest), .0099), next(iter(levels.values()))[2]))
+
+# %% ../nbs/24_moments.ipynb #7bcdeaa4
 def compare_column(
     columns, # What `describe_column` gave of each class at home
     mix, # Share of each of them, 1 in all
@@ -178,12 +185,11 @@ def compare_column(
 ) -> dict: # level, and what `compare_numbers` gives; None where the two can't be compared
     "How a column differs from home's: of texts, that which differs most"
     x, levels = known_values(x), [_levels(o) for o in columns]
-    names, numbers = list(dict.fromkeys(k for o in levels for k in o)), all('' in o for o in levels)
-    if len(x) < 2 or any('' in o for o in levels) != numbers or numbers != is_number(x) and numbers: return None
-    if numbers: return dict(level='') | compare_numbers([o[''] for o in levels], mix, x, patient)
-    x = x.map(str)
+    numbers = ['' in o for o in levels]
+    if len(x) < 2 or any(numbers) != all(numbers) or all(numbers) and not is_number(x): return None
+    if all(numbers): return dict(level='') | compare_numbers([o[''] for o in levels], mix, x, patient)
+    names = [k for k in levels[0] if k != 'others' and all(k in o for o in levels)]
+    x, levels = x.map(str), [_with_others(o, names) for o in levels]
     x = x.where(x.isin(names), 'others')
-    if (x == 'others').any() and 'others' not in names: names.append('others')
-    def part(o, k): return o.get(k, (0., .0099, next(iter(o.values()))[2]))
-    rows = [dict(level=k) | compare_numbers([part(o, k) for o in levels], mix, (x == k).astype(float), patient) for k in names]
+    rows = [dict(level=k) | compare_numbers([o[k] for o in levels], mix, (x == k).astype(float), patient) for k in levels[0]]
     return max(rows, key=lambda o: abs(o['difference']))
