@@ -73,7 +73,8 @@ def test_too_few_patients_tell_nothing(df):
 
 # Tables of all kinds
 
-odd = dict(age=['045Y', None, '', 12, np.nan, np.inf], sex=[True, None, 'F', 1, 0., ''], site=[np.nan]*6, year=[2020, 2021, np.nan, 2020, 2020, 1e300])
+odd = dict(age=['045Y', None, '', 12, np.nan, np.inf], sex=[True, None, 'F', 1, 0., ''], site=[np.nan]*6,
+    year=[2020, 2021, np.nan, 2020, 2020, 1e300])
 
 @pytest.mark.parametrize('column', odd)
 def test_odd_columns(df, column):
