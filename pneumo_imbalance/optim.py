@@ -57,7 +57,7 @@ def _adam(ps, grads, avg, sqr, step, lr, mom, sqr_mom, eps, wd, **_):
 class _OnProcessor(MixedPrecision):
     "fastai's mixed precision, for bfloat16 on a processor"
     def before_fit(self): self.learn.scaler,self.scales,self.cast = GradScaler('cpu', enabled=False),[],ExitStack()
-    def before_batch(self): self.cast.enter_context(torch.autocast('cpu', torch.bfloat16))
+    def before_batch(self): self.cast.enter_context(torch.autocast('cpu', torch.bfloat16, cache_enabled=False))
     def after_pred(self):
         super().after_pred()
         self.cast.close()

@@ -10,21 +10,22 @@ __all__ = ['set_seed', 'weighted_loss', 'xray_learner', 'plot_lr_find', 'epoch_t
 # %% ../nbs/33_train.ipynb #0e78dc6a
 from .core import quiet
 from .plot import new_axes
+from .resume import Checkpoints
 from .optim import GroupedAdam, mixed_precision
 from .arch import build_network, download_error, find_arch, load_body
 from .sampling import BalancedSampler, class_weights
 from .block import ImageAugment
 
-import io, math, warnings
-from contextlib import contextmanager, redirect_stdout
+import math, shutil, warnings
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from inspect import signature
-from tempfile import TemporaryDirectory
+from numbers import Real
 
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, torch
 from fastai.torch_core import set_seed as _fastai_seed
 from fastai.metrics import ActivationType
-from fastai.vision.all import AccumMetric, AvgSmoothLoss, CrossEntropyLossFlat, Learner, SaveModelCallback, accuracy, delegates
+from fastai.vision.all import AccumMetric, AvgSmoothLoss, CrossEntropyLossFlat, Learner, TrackerCallback, accuracy, delegates
 from fastai.vision.all import default_split, error_rate, get_c, model_meta, patch, resnet18, vision_learner
 from sklearn.metrics import recall_score, roc_auc_score
 from torch.fx.experimental.optimization import fuse
@@ -124,9 +125,19 @@ def xray_learner(
     return mixed_precision(_unhurried(learn) if gpu else learn, precision, stacklevel=3)
 
 # %% ../nbs/33_train.ipynb #fa3e32fb
-def _find_rate(learn):
+@contextmanager
+def _notes_in(learn, folder):
+    "Where fastai keeps the weights while it looks for a rate: in `folder`, which is removed; None: where it likes"
+    if folder is None: return (yield)
+    was, learn.model_dir = learn.model_dir, folder.absolute()
+    try: yield
+    finally:
+        learn.model_dir = was
+        shutil.rmtree(folder, ignore_errors=True)
+
+def _find_rate(learn, folder=None):
     "The rate that fastai's valley rule suggests, and the curve it saw: a table of lr and loss"
-    with quiet(learn):
+    with quiet(learn), _notes_in(learn, folder):
         try: lr = learn.lr_find(show_plot=False)[0]
         except IndexError: lr = _to_the_end(learn)
     return lr, pd.DataFrame(dict(lr=learn.recorder.lrs, loss=[float(o) for o in learn.recorder.losses]))
@@ -137,6 +148,7 @@ def _to_the_end(learn):
     except IndexError: raise ValueError("expected a loss to find a learning rate by, found one that is no number from the first step on; "
         "look at the loss function and the weights, or name a rate (lr_frozen=.001)") from None
 
+# %% ../nbs/33_train.ipynb #0d771975
 def plot_lr_find(
     curve, # A table of lr and loss
     lr, # The rate that was chosen
@@ -176,28 +188,36 @@ def _check_stage(name, epochs, lr):
     except (TypeError, ValueError): ok = False
     if not ok: raise ValueError(f"expected lr_{name} above 0 and finite, as .001, or None to have it found, found {lr!r}")
 
-class _KeepBest(SaveModelCallback):
-    "Without words, and without an end where no loss was ever a number"
+class _KeepBest(TrackerCallback):
+    "Goes back to the weights of the lowest validation loss; where no loss was ever a number, to none"
+    kept = None
     def after_epoch(self):
-        with redirect_stdout(io.StringIO()): super().after_epoch()
+        super().after_epoch()
+        if self.new_best: self.kept = {k: v.detach().clone() for k,v in self.learn.model.state_dict().items()}
 
     def after_fit(self):
-        if self.last_saved_path: super().after_fit()
+        super().after_fit()
+        if self.kept: self.learn.model.load_state_dict(self.kept)
 
 # %% ../nbs/33_train.ipynb #a51af9d6
-def _fit_stage(learn, stage, epochs, lr, cbs, show_plot):
-    "Find a rate if none is given, train one cycle, and note what happened in `learn.stages`"
-    if not epochs: return
+def _stage(learn, stage, lr, show_plot, checks):
+    "What `learn.stages` holds of a stage that is to begin, or that a checkpoint knows: a rate is found if none is given"
+    if known := checks and checks.known(stage): return known
     curve = None
     if lr is None:
-        lr, curve = _find_rate(learn)
+        lr, curve = _find_rate(learn, checks and checks.folder/'.lr_find')
         if show_plot: plot_lr_find(curve, lr).set_title(f'{stage} stage')
-    lr = lr if isinstance(lr, slice) else float(lr)
-    done = dict(stage=stage, lr=lr, curve=curve, epochs=pd.DataFrame())
+    return dict(stage=stage, lr=lr if isinstance(lr, slice) else float(lr), curve=curve, epochs=pd.DataFrame())
+
+def _fit_stage(learn, stage, epochs, lr, cbs, show_plot, checks):
+    "Train one cycle, and note what happened in `learn.stages`"
+    if not epochs: return
+    done = _stage(learn, stage, lr, show_plot, checks)
     learn.stages.append(done)
+    if checks and checks.is_past(stage): return
     try:
-        with quiet(learn): learn.fit_one_cycle(epochs, lr, cbs=cbs)
-    finally: done['epochs'] = epoch_table(learn, stage, lr)
+        with quiet(learn), checks.stage(learn, stage) if checks else nullcontext(): learn.fit_one_cycle(epochs, done['lr'], cbs=cbs)
+    finally: done['epochs'] = epoch_table(learn, stage, done['lr'])
 
 # %% ../nbs/33_train.ipynb #21d78e9a
 def _folded(body):
@@ -219,9 +239,19 @@ def still_body(
     finally: del body.forward
 
 # %% ../nbs/33_train.ipynb #2880ae35
+@contextmanager
 def _precision_kept():
     "Afterwards a processor computes in the precision in which it did before"
-    return torch.autocast('cpu', dtype=torch.get_autocast_dtype('cpu'), enabled=torch.is_autocast_enabled('cpu'))
+    was = torch.is_autocast_enabled('cpu')
+    try: yield
+    finally: torch.set_autocast_enabled('cpu', was)
+
+def _checks(learn, folder, minutes, keeper, **settings):
+    "The callback that writes checkpoints, if a folder is given"
+    if minutes is not None and not (isinstance(minutes, Real) and minutes >= 0):
+        raise ValueError(f"expected every as minutes, 0 or more, or None, found {minutes!r}")
+    if folder is not None: return Checkpoints(learn, folder, minutes, keeper, **settings)
+    if minutes is not None: raise ValueError("expected resume=, the folder for checkpoints, with every=, found every= alone; name a folder")
 
 # %% ../nbs/33_train.ipynb #76f10d92
 @patch
@@ -232,17 +262,22 @@ def fit_two_stage(self:Learner,
     lr_unfrozen=None, # The same for the unfrozen stage
     train_bn=True, # Train the batch norms of a frozen body, as fastai does? False: the body runs without gradients, three times as fast
     keep_best=False, # Go back to the epoch with the lowest validation loss at the end?
-    show_plot=True # Draw the curves of lr_find?
+    show_plot=True, # Draw the curves of lr_find?
+    resume=None, # Folder of checkpoints, one after each epoch; a training that was cut off goes on from the last one
+    every=None # With `resume`: minutes between two checkpoints inside an epoch; None: only at its end
 ) -> pd.DataFrame: # A row an epoch: stage, epoch, lr_max, losses and metrics
-    "Train frozen, then unfrozen, each in one cycle"
-    for name,n,lr in (('frozen', frozen, lr_frozen), ('unfrozen', unfrozen, lr_unfrozen)): _check_stage(name, n, lr)
-    self.stages = []
-    with TemporaryDirectory() as d, _precision_kept():
-        cbs = [_KeepBest(fname=f'{d}/best', reset_on_fit=False)] if keep_best else []
+    "Train frozen, then unfrozen, each in one cycle; raises ValueError if `resume` holds another training, OSError if it can't be written"
+    stages = dict(frozen=(frozen, lr_frozen), unfrozen=(unfrozen, lr_unfrozen))
+    for name,(n,lr) in stages.items(): _check_stage(name, n, lr)
+    self.stages, keeper = [], _KeepBest(reset_on_fit=False) if keep_best else None
+    checks = _checks(self, resume, every, keeper, stages=stages, still=not train_bn, keep_best=keep_best)
+    cbs = [o for o in (keeper, checks) if o]
+    with _precision_kept():
         self.freeze()
-        with still_body(self.model[0], not train_bn): _fit_stage(self, 'frozen', frozen, lr_frozen, cbs, show_plot)
+        with still_body(self.model[0], not train_bn): _fit_stage(self, 'frozen', *stages['frozen'], cbs, show_plot, checks)
         self.unfreeze()
-        _fit_stage(self, 'unfrozen', unfrozen, lr_unfrozen, cbs, show_plot)
+        _fit_stage(self, 'unfrozen', *stages['unfrozen'], cbs, show_plot, checks)
+    if checks and self.stages: checks.finish(self)
     return pd.concat([o['epochs'] for o in self.stages], ignore_index=True) if self.stages else pd.DataFrame()
 
 # %% ../nbs/33_train.ipynb #1ae32bba
