@@ -147,7 +147,8 @@ def _worth(model, o):
     except ValueError as e: return html_section(title, html_text(str(e)))
     a = table.attrs
     own = '' if split == 'test' else ' The threshold was chosen on such images too, so these numbers flatter.'
-    return html_section(title, _slider(table, o.target), html_text(f"By Bayes' rule from a sensitivity of "
+    counts = f'This image is called {o.called}, so for it the {"PPV" if o.called == o.target else "NPV"} below counts.'
+    return html_section(title, html_text(counts), _slider(table, o.target), html_text(f"By Bayes' rule from a sensitivity of "
         f"{in_percent(*a['sensitivity'])} and a specificity of {in_percent(*a['specificity'])}, measured on {a['images']:,} {split} "
         f"images of the model's own source, {a['positives']:,} of them {o.target}. In brackets: 95 % intervals. "
         f'At your place sensitivity and specificity may be others.{own}'))
@@ -258,7 +259,7 @@ def image_app(
     "The page as an app that answers this computer alone; raises ValueError without the extra app, or for what is no model"
     m = model if hasattr(model, 'learn') else load_model(model)
     def start(says):
-        notes = [html_text(o, note=True) for o in (_promise, says) if o]
+        notes = [html_text(o, note=True) for o in (_promise, says and f'{says[0].upper()}{says[1:]}.') if o]
         return _page(*notes, html_text(_model_words(m)), _form(_drop))
     return local_app(start, lambda name, data: answer_html(m, data, name), _css, _js, _most)
 

@@ -236,7 +236,7 @@ hostile = dict(empty=b'', html=f'<html><script>{markup}</script>'.encode(), zip=
 def test_hostile_files(model, kind):
     page = post(client_of(model), hostile[kind], f'{markup}.png')
     assert page.status_code == 422 and markup not in page.text
-    assert len(re.findall('expected one JPEG, PNG or DICOM picture, found a file that is [^;<]+; choose another', page.text)) == 1
+    assert len(re.findall('Expected one JPEG, PNG or DICOM picture, found a file that is [^;<]+; choose another[.]<', page.text)) == 1
 
 def test_cut_image_and_dicom_that_is_wrong(model, image, tmp_path):
     pytest.importorskip('pydicom')
