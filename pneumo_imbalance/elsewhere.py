@@ -22,8 +22,7 @@ from .evaluate import score
 from .calibrate import apply_temperature, apply_threshold, correct_prior
 from .findings import with_interval
 from .prior import estimate_prior, predictive_table
-from .planning import images_needed, images_to_move
-from .transfer import drop_table, halves_table
+from .transfer import drop_table, halves_table, plan_tables
 from .fingerprint import compare_fingerprint, seen_before, unlike
 
 # %% ../nbs/63_elsewhere.ipynb #rowsfn63
@@ -70,7 +69,7 @@ def _far(o):
     o.far = unlike(o.model.fingerprint, o.fresh).sort_values('distance', ascending=False, kind='stable')
     n, k = len(o.far), int((o.far.share < .01).sum())
     more = ' That is more than chance would have.' if binom.sf(k - 1, n, .01) < .001 else ''
-    yield f'{_share(k, n)} lie farther out than 99 in 100 training images do. Of images of one source with them, about 1 in 100 would.{more}'
+    yield f'{_share(k, n)} lie farther out than 99 in 100 training images do; of images of one source about 1 in 100 would.{more}'
 
 # %% ../nbs/63_elsewhere.ipynb #differs6
 def _differs(o):
@@ -79,7 +78,7 @@ def _differs(o):
     yield from o.compared.attrs['says']
     for group,rows in o.compared[o.compared.clear].groupby(level=0, sort=False):
         top = rows.loc[rows.difference.abs().sort_values(ascending=False).index].head(5).droplevel(0)
-        names = [f'{m} {r.level}'.strip() + (f' {r.difference:.1f}' if m == 'thumbnails' else f' {r.difference:+.1f}') for m,r in top.iterrows()]
+        names = [f"{m} {r.level}".strip() + f" {r.difference:{'' if m == 'thumbnails' else '+'}.1f}" for m,r in top.iterrows()]
         yield f"What differs in {group}, in standard deviations: {', '.join(names).replace('-', '−')}."
 
 # %% ../nbs/63_elsewhere.ipynb #audited6
@@ -133,13 +132,14 @@ _head = ['sensitivity', 'specificity', 'balanced accuracy', 'PPV', 'ROC AUC']
 
 def _scored(o):
     "Scores at the saved threshold"
-    if o.strange: yield f"Labels that the model does not know count as none: {', '.join(o.strange[:8])}. It knows {', '.join(o.model.classes)}."
+    if o.strange: yield f"Labels that the model does not know count as none: {', '.join(o.strange[:8])}."
     if not len(o.known): yield 'No image has a label that the model knows: nothing is scored.' if o.labels else 'Labels were not used.'
     if not len(o.known): return
     o.scores = score(o.known, None if len(o.model.classes) > 2 else o.positive, n_boot=o.n_boot, seed=o.seed)
     table = o.scores if o.scores.index.nlevels == 1 else o.scores.loc[o.positive]
     p = (o.known.label == o.positive).mean()
-    yield f'{len(o.known):,} images have a label, {p:.0%} are {o.positive}. Scores: ' + ', '.join(f'{k} {with_interval(table.loc[k])}' for k in _head) + '.'
+    says = ', '.join(f'{k} {with_interval(table.loc[k])}' for k in _head)
+    yield f'{len(o.known):,} images have a label, {p:.0%} are {o.positive}. Scores: {says}.'
     yield from o.scores.attrs['notes']
 
 def _halved(o):
@@ -152,7 +152,7 @@ def _halved(o):
     def gain(k): return '{} from {saved:.3f} to {moved:.3f}'.format(k, **o.halves.loc[k])
     yield (f'A threshold chosen on half of the patients here ({at}) and tested on the other half, {n} times, moves '
         + ', '.join(map(gain, _head[:3])) + f'. It lies at {t.mean():.3f} (standard deviation {t.std(ddof=1):.3f}).')
-    yield 'Probabilities with the class shares and a temperature of that half: ' + ', '.join(map(gain, ('Brier', 'ECE'))) + '; less is better.'
+    yield f"Probabilities with the class shares and a temperature of that half: {gain('Brier')}, {gain('ECE')}; less is better."
 
 # %% ../nbs/63_elsewhere.ipynb #dropped6
 def _dropped(o):
@@ -162,23 +162,18 @@ def _dropped(o):
     for k in ('ROC AUC', 'sensitivity', 'specificity', 'PPV'):
         whole, prior, rest = (with_interval(o.drop.loc[k, p]) for p in ('drop', 'prior', 'rest'))
         if np.isnan(o.drop.loc[k, ('drop', 'value')]): yield f'{k} is not defined both at home and here.'
-        else: yield f"{k}: {o.drop.loc[k, ('figure', 'home')]:.3f} at home, {o.drop.loc[k, ('figure', 'here')]:.3f} here, a difference of {whole}" + \
-            (f'. Other class shares explain {prior} of it; {rest} has other reasons.' if k == 'PPV' else '.')
+        else: yield '{}: {home:.3f} at home, {here:.3f} here, a difference of {}'.format(k, whole, **o.drop.loc[k, 'figure']) + (
+            f'. Other class shares explain {prior} of it; {rest} has other reasons.' if k == 'PPV' else '.')
 
 # %% ../nbs/63_elsewhere.ipynb #planfn63
 def _planned(o):
     "How many images of each class a measurement needs"
     where, preds = ('here', o.known) if o.scores is not None else ('at home', o.home('test'))
-    row = score(preds, o.positive, n_boot=1).value
-    aims = {k: round(float(row[v]), 3) for k,v in dict(sensitivity='sensitivity', specificity='specificity', auc='ROC AUC').items() if .5*(k == 'auc') <= row[v] <= 1 - .001*(k == 'auc')}
-    p = float(np.clip((o.known.label == o.positive).mean() if len(o.known) else (o.preds.predicted == o.positive).mean(), .01, .99))
-    o.needed = images_needed(**aims, width=.1, prevalence=p, images_per_patient=len(o.raw)/o.raw.patient.nunique())
-    yield f'How many images make an interval .1 wide, if the scores are as {where} and {p:.0%} of the images are {o.positive}, the table says.'
-    a, b = (aims.get(k, 0) for k in ('sensitivity', 'specificity'))
-    if where == 'at home' or max(a, b) == 1 or a + b <= 1: return
-    o.moving = images_to_move(a, b, p, n_sim=200, seed=o.seed)
-    enough = o.moving[o.moving.better >= .9].index
-    yield (f'A threshold chosen on {enough[0]:,} local images or more is better than the saved one in nine of ten draws, if the scores are as here.'
+    o.needed, o.moving = plan_tables(preds, p, o.positive, len(o.raw)/o.raw.patient.nunique(), o.seed)
+    yield f'The table says how many images make an interval .1 wide, if the scores are as {where} and {p:.0%} are {o.positive}.'
+    if o.moving is None: return
+    enough = o.moving.index[o.moving.better >= .9]
+    yield (f'A threshold chosen on {enough[0]:,} local images or more is better than the saved one in nine of ten draws, at such scores.'
         if len(enough) else f'Even {o.moving.index[-1]:,} local images give no better threshold in nine of ten draws.')
 
 # %% ../nbs/63_elsewhere.ipynb #wholfn63
@@ -211,7 +206,8 @@ class Elsewhere:
         if not len(self.rows): raise ValueError(f'expected images to predict, found none that can be used among {len(files):,} files')
         self.seen,self.every = self.rows[:0],model.predict(self.rows)
         for o in _tables: setattr(self, o, None)
-        self.says = pd.DataFrame([(p, s) for p,steps in PARTS.items() for o in steps.items() for s in self._step(*o)], columns=['part', 'says'])
+        said = [(p, s) for p,steps in PARTS.items() for o in steps.items() for s in self._step(*o)]
+        self.says = pd.DataFrame(said, columns=['part', 'says'])
 
     def _step(self, what, step):
         "The sentences of a step, or one about why it can't be done"

@@ -74,8 +74,8 @@ def find_images(
     "Images to be scored, wherever they lie; raises ValueError or OSError where there are none"
     path = Path(path).expanduser()
     if path.is_file() and not csv: return _loose([str(path)], [path.name], patient, n_workers)
-    if not path.is_dir(): raise ValueError(f"expected a folder of images, or one image, found {'a file' if path.exists() else 'nothing'} at {path}; "
-        "check the path")
+    there = 'a file' if path.exists() else 'nothing'
+    if not path.is_dir(): raise ValueError(f"expected a folder of images, or one image, found {there} at {path}; check the path")
     if not csv: return _in_folder(path, patient, n_workers)
     return pd.concat([_in_csv(o, path, _columns(columns), n_workers) for o in csv], ignore_index=True)
 
@@ -96,7 +96,8 @@ def _farthest(o):
         name = str(Path(r.path).name).encode('utf-8', 'backslashreplace').decode()
         return Figure(Img(src=_picture(r.path), alt=name), Figcaption(B(f'distance {r.distance:.1f}'), f' {name}'))
     shown = [figure(r) for r in o.far.head(_most).itertuples()]
-    return Div(html_text('The images that lie farthest out. Look whether they show what the model was trained for.'), Div(*shown, klass='pairs'))
+    says = 'The images that lie farthest out. Look whether they show what the model was trained for.'
+    return Div(html_text(says), Div(*shown, klass='pairs'))
 
 # %% ../nbs/66_score_page.ipynb #tablfn66
 def _differences(o):
@@ -117,9 +118,9 @@ def _drop(o):
 
 def _scores(o):
     "Every score with its interval"
-    t = o.scores if o.scores.index.nlevels == 1 else o.scores.unstack('class')
-    if o.scores.index.nlevels == 1: t = pd.DataFrame({'value (95 % interval)': t.apply(with_interval, axis=1), 'always the majority': t.majority})
-    else: t = o.scores.apply(with_interval, axis=1).unstack('class').reindex(o.scores.index.unique('metric'))
+    each = o.scores.apply(with_interval, axis=1)
+    if each.index.nlevels == 1: t = pd.DataFrame({'value (95 % interval)': each, 'always the majority': o.scores.majority})
+    else: t = each.unstack('class').reindex(each.index.unique('metric'))
     return html_table(t.rename_axis(columns=None), caption='Scores here, each class against the rest')
 
 # %% ../nbs/66_score_page.ipynb #plotfn66
@@ -128,10 +129,10 @@ def _plot_probabilities(o):
     ax, column = new_axes(None), f'prob_{o.positive}'
     both = {'here': o.raw[column]} | ({} if o.model.home is None else {'at home': o.home('valid')[column]})
     df = pd.concat([pd.DataFrame(dict(probability=v.to_numpy(), images=k)) for k,v in both.items()], ignore_index=True)
-    sns.histplot(df, x='probability', hue='images', stat='proportion', common_norm=False, bins=20, binrange=(0, 1), element='step', fill=False,
-        palette='colorblind', ax=ax)
+    look = dict(bins=20, binrange=(0, 1), element='step', fill=False, palette='colorblind')
+    sns.histplot(df, x='probability', hue='images', stat='proportion', common_norm=False, ax=ax, **look)
     if o.model.threshold is not None: ax.axvline(o.model.threshold, color='k', lw=1, ls='--')
-    ax.set(xlabel=f'probability of {plain(o.positive)}', ylabel='share of the images', title='What the network says; the dashed line is the threshold')
+    ax.set(xlabel=f'probability of {plain(o.positive)}', ylabel='share of the images', title='The dashed line is the threshold')
     return ax
 
 def _tables(o): return {'here': o.known} | ({} if o.model.home is None else {'at home': o.home('test')})
@@ -139,7 +140,8 @@ def _tables(o): return {'here': o.known} | ({} if o.model.home is None else {'at
 def _plots(o):
     "ROC and calibration, at home and here"
     roc = html_picture(lambda: plot_roc(_tables(o), o.positive), 'ROC curves at home and here, with their areas')
-    cal = html_picture(lambda: plot_calibration(_tables(o), o.positive, n_boot=o.n_boot), 'Share of positives against probability, at home and here')
+    says = 'Share of positives against probability, at home and here'
+    cal = html_picture(lambda: plot_calibration(_tables(o), o.positive, n_boot=o.n_boot), says)
     return html_pair(roc, cal)
 
 # %% ../nbs/66_score_page.ipynb #partfn66
@@ -162,13 +164,14 @@ def _parts(o, pictures):
     said = {k: {} for k in ('before any score', 'without labels', 'with labels', 'planning')}
     if o.compared is not None: said['before any score']['Differences'] = lambda: _differences(o)
     if pictures and o.far is not None: said['before any score']['Farthest images'] = lambda: _farthest(o)
-    if len(o.raw): said['without labels']['Probabilities'] = lambda: html_picture(lambda: _plot_probabilities(o), 'Probabilities at home and here')
+    drawn = lambda: html_picture(lambda: _plot_probabilities(o), 'How the probabilities are spread, at home and here')
+    if len(o.raw): said['without labels']['Probabilities'] = drawn
     if o.prior is not None: said['without labels'] |= table('prior', 3, _methods.format(o.positive))
     if o.scores is not None: said['with labels'] |= {'Scores': lambda: _scores(o), 'Curves': lambda: _plots(o)}
     if o.halves is not None: said['with labels'] |= table('halves', 3, _halves)
     if o.drop is not None: said['with labels']['Drop'] = lambda: _drop(o)
     if o.needed is not None: said['planning'] |= table('needed', 0, 'How many images a measurement here needs')
-    if o.moving is not None: said['planning'] |= table('moving', 2, 'Balanced accuracy of the saved threshold (kept) and of one chosen on so many local images')
+    if o.moving is not None: said['planning'] |= table('moving', 2, 'Balanced accuracy at the saved threshold, and at one chosen on so many')
     return said
 
 # %% ../nbs/66_score_page.ipynb #shorfn66
@@ -185,13 +188,14 @@ def _falls(o):
 def _short(o):
     "The answer in sentences"
     if o.compared is not None: yield _like(o.mixed if o.shares is None and o.mixed is not None else o.compared)
-    if o.prior is not None: yield (f"Without labels, {o.positive} is estimated at {o.estimate[o.positive]:.0%} of the images." if o.trusted else
-        f'Without labels nobody can say how common {o.positive} is here: the estimates contradict each other or the images, or the model does not tell the classes apart.')
+    if o.prior is not None and o.trusted: yield f'Without labels, {o.positive} is estimated at {o.estimate[o.positive]:.0%} of the images.'
+    elif o.prior is not None: yield f'Without labels nobody can say how common {o.positive} is here. The sentences below say why.'
     if o.drop is not None and (falls := _falls(o)): yield f"Clearly lower than at home: {', '.join(falls)}."
     elif o.drop is not None: yield 'No score is clearly lower than at home. The intervals tell how large a fall could be.'
     if o.halves is not None and len(o.halves.attrs['thresholds']):
         gain, sd = o.halves.loc['balanced accuracy', ['gain', 'sd']]
-        yield f"Another threshold {'would help' if gain > sd else 'would not help clearly'}: balanced accuracy {gain:+.3f}.".replace('-', '−')
+        helps = 'would help' if gain > sd else 'would not help clearly'
+        yield f'Another threshold {helps}: balanced accuracy {gain:+.3f}.'.replace('-', '−')
 
 # %% ../nbs/66_score_page.ipynb #htmlfn66
 _titles = {'before any score': 'Are these images like the training images?', 'without labels': 'What can be said without labels',

@@ -7,6 +7,7 @@ from PIL import Image
 from pneumo_imbalance import elsewhere, score_page
 from pneumo_imbalance.block import xray_dataloaders
 from pneumo_imbalance.data import scan_images
+from pneumo_imbalance.dicom_phantom import dicom_phantoms
 from pneumo_imbalance.elsewhere import PARTS, score_elsewhere
 from pneumo_imbalance.evaluate import predict
 from pneumo_imbalance.fingerprint import fingerprint
@@ -167,6 +168,26 @@ def test_unreadable_files(model, there, tmp_path):
 def test_nothing_to_score(model, df):
     with pytest.raises(ValueError, match='expected'): score_elsewhere(model, df)
 
+def test_three_classes(tmp_path):
+    "Each class against the rest, one of them looked for"
+    names = ['BACTERIA', 'NORMAL', 'VIRUS']
+    def predicted(df):
+        at = np.array([next(i for i,c in enumerate(names) if f'/{c}/' in o) for o in df.path])
+        z = 2*np.eye(3)[at] + np.array([np.random.default_rng(len(o) + 7*i).normal(0, 1, 3) for i,o in enumerate(df.path)])
+        p = np.exp(z)/np.exp(z).sum(1, keepdims=True)
+        cols = {f'prob_{c}': v for c,v in zip(names, p.T)}
+        return df.assign(**cols, predicted=pd.Categorical.from_codes(p.argmax(1), names), label=pd.Categorical(df.label, names))
+    counts = dict(train=dict.fromkeys(names, 60), test=dict.fromkeys(names, 14))
+    df = split_valid(scan_images(make_phantoms(tmp_path/'home', counts, size=32)), .4)
+    about = dict(arch='none', size=32, classes=names, threshold=None, temperature=None)
+    model = SimpleNamespace(about=about, classes=names, positive=None, threshold=None, temperature=None, prior=pd.Series(1/3, names),
+        fingerprint=fingerprint(df), home=predicted(df[df.split != 'train']), predict=predicted)
+    there = make_phantoms(tmp_path/'there', dict(test=dict(BACTERIA=10, NORMAL=24, VIRUS=10)), size=32, seed=7)
+    o = score_elsewhere(model, scan_images(there), n_boot=20)
+    assert 'Not known' not in said(o) and o.positive == 'VIRUS' and o.prior.index.nlevels == 2 and abs(o.estimate.sum() - 1) < 1e-9
+    assert {f'corrected_prob_{c}' for c in names} <= {*o.predictions}
+    assert score_html(o, pictures=False)[1] == []
+
 # The command
 
 @pytest.fixture(scope='module')
@@ -219,6 +240,13 @@ def test_csv(folder, there, tmp_path, capsys):
     assert run(capsys, folder, there, '--csv', tmp_path/'a.csv', *columns, '--out', tmp_path/'o')[0] == 0
     preds = pd.read_csv(tmp_path/'o/predictions.csv')
     assert len(preds) == 28 and preds.patient.nunique() == 28 and preds.label.notna().all()
+
+def test_dicom(folder, tmp_path, capsys):
+    pytest.importorskip('pydicom')
+    dicom_phantoms(tmp_path/'d', dict(test=dict(NORMAL=8, PNEUMONIA=4)), size=64, compress='')
+    code, _, err = run(capsys, folder, tmp_path/'d', '--out', tmp_path/'o')
+    preds = pd.read_csv(tmp_path/'o/predictions.csv')
+    assert code == 0 and len(preds) == 12 and preds.label.notna().all()
 
 def test_names_are_escaped(folder, there, tmp_path, capsys):
     (tmp_path/'x').mkdir()
