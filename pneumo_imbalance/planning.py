@@ -7,14 +7,14 @@ Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/planning.html.md"""
 # %% auto #0
 __all__ = ['proportion_width', 'auc_width', 'images_needed', 'plot_widths', 'images_to_move']
 
-# %% ../nbs/45_planning.ipynb #7caa3e59
+# %% ../nbs/45_planning.ipynb #514e2000
 import math
 
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
 from scipy.stats import norm
 
 from .plot import new_axes
-from .metrics import brief, check_number, check_prevalence
+from .metrics import check_number, check_prevalence
 
 # %% ../nbs/45_planning.ipynb #a9fc1966
 def _z(level):
@@ -138,7 +138,7 @@ def _worth_of(n, apart, prevalence, n_sim, rng):
         out.append((norm.cdf(apart - t) + norm.cdf(t))/2)
     return np.concatenate(out)
 
-# %% ../nbs/45_planning.ipynb #da3d3fda
+# %% ../nbs/45_planning.ipynb #9b1e5891
 def images_to_move(
     sensitivity, # Sensitivity of the imported threshold here, above 0 and below 1: measured, or what you fear
     specificity, # Its specificity here, above 0 and below 1
@@ -146,7 +146,7 @@ def images_to_move(
     numbers=(10, 20, 50, 100, 200, 500, 1000), # Numbers of local images to try
     n_sim=1000, # Draws of each number
     seed=42 # Seed of the draws
-) -> pd.DataFrame: # A row a number: balanced accuracy `kept`, `moved` (mean), `low` and `high` (95 % of the draws), `better`: share of draws
+) -> pd.DataFrame: # By number: balanced accuracy `kept`, `moved` (mean), `low` and `high` (95 % of the draws), `better`: share of draws
     "What a threshold chosen on so many local images is worth, beside keeping the imported one"
     for k,v in dict(sensitivity=sensitivity, specificity=specificity).items():
         check_number(v, f'a {k} above 0 and below 1', '.9 means that nine in ten come out right', lambda o: 0 < o < 1)
@@ -154,10 +154,10 @@ def images_to_move(
     check_number(n_sim, 'at least 1 draw', '1000 is usual', lambda o: o >= 1, whole=True)
     for n in numbers: check_number(n, 'numbers of at least 4 images', '[50, 100, 200] are usual', lambda o: o >= 4, whole=True)
     apart, kept, rng = norm.ppf(sensitivity) + norm.ppf(specificity), (sensitivity + specificity)/2, np.random.default_rng(seed)
-    if apart <= 0: raise ValueError(f'expected a network that is better than chance, found sensitivity {brief(sensitivity)} and specificity '
-        f'{brief(specificity)}; no threshold helps where both sum to 1')
+    if apart <= 0: raise ValueError(f'expected a network that is better than chance, found sensitivity {sensitivity} '
+        f'and specificity {specificity}; no threshold helps where both sum to 1')
     draws = {n: _worth_of(n, apart, prevalence, n_sim, rng) for n in numbers}
-    rows = [dict(kept=kept, moved=o.mean(), low=np.quantile(o, .025), high=np.quantile(o, .975), better=(o > kept).mean()) for o in draws.values()]
-    table = pd.DataFrame(rows, pd.Index(draws, name='images'))
+    def row(o): return dict(kept=kept, moved=o.mean(), low=np.quantile(o, .025), high=np.quantile(o, .975), better=(o > kept).mean())
+    table = pd.DataFrame([row(o) for o in draws.values()], pd.Index(draws, name='images'))
     table.attrs = dict(best=float(norm.cdf(apart/2)), auc=float(norm.cdf(apart/2**.5)))
     return table

@@ -119,8 +119,8 @@ def test_any_two_tables(data):
     names = list('ABCD')[:k]
     def some(split, least):
         counts = {c: data.draw(st.integers(least, 12)) for c in names}
-        table = simulate_predictions(counts, data.draw(st.sampled_from([0., 1., 5., 40.])), images=data.draw(st.integers(1, 4)), split=split,
-            seed=data.draw(st.integers(0, 99)))
+        skill, images, seed = data.draw(st.sampled_from([0., 1., 5., 40.])), data.draw(st.integers(1, 4)), data.draw(st.integers(0, 99))
+        table = simulate_predictions(counts, skill, images=images, split=split, seed=seed)
         return table.set_axis(np.zeros(len(table), int)) if data.draw(st.booleans()) else table
     here = some('test', 1)
     here = here[here.label.isin(data.draw(st.sets(st.sampled_from(names), min_size=1)))]
