@@ -71,14 +71,16 @@ def _scored(preds, about, n_boot, seed):
     positive = about.get('positive')
     return {k: _quietly(score, v, positive=positive, n_boot=n_boot, seed=seed) for k,v in made.items() if v is not None}
 
-# %% ../nbs/57_card.ipynb #38d5485c
+# %% ../nbs/57_card.ipynb #99f1a79d
 _by_calls = METRICS[:8]
+
+def _kept(text): return text.replace(' ', '\u00a0')
 
 def _score_part(scores, preds, split, about):
     "Scores as a section"
     if scores is None: return 'Not measured here: no predictions were saved with the model.'
     first, calls = main_scores(scores['most probable class']), {k: main_scores(v) for k,v in scores.items() if k != 'after the temperature'}
-    def cells(m): return [with_interval(o.loc[m]) if m in _by_calls or i == 0 else '' for i,o in enumerate(calls.values())]
+    def cells(m): return [_kept(with_interval(o.loc[m])) if m in _by_calls or i == 0 else '' for i,o in enumerate(calls.values())]
     rows = [[m, *cells(m), f'{first.majority[m]:.3f}' if np.isfinite(first.majority[m]) else '–'] for m in METRICS if m != 'accuracy']
     whom = f"{_text(about['positive'])} is looked for" if about.get('positive') else f"means over {len(about['classes'])} classes"
     says = (f"{len(preds):,} {split} images of {preds.patient.nunique():,} patients; {whom}. "
@@ -96,13 +98,13 @@ def _confusion(preds, about):
     how = 'by the saved threshold' if called is not None else 'by the most probable class'
     return f"Images of each class (rows), and what they were called {how} (columns):\n\n{_table(rows, ['', *map(_text, t.columns)])}"
 
-# %% ../nbs/57_card.ipynb #bf1d56dc
+# %% ../nbs/57_card.ipynb #adcec2dd
 def _calibration_part(scores, about):
     "How far the probabilities are from the truth"
     if scores is None: return 'Not measured here: no predictions were saved with the model.'
     names = [k for k in ('most probable class', 'after the temperature') if k in scores]
     rows = [['as they come' if k == 'most probable class' else f"at the saved temperature of {about['temperature']['value']:.2f}",
-        *(with_interval(main_scores(scores[k]).loc[m]) for m in ('ECE', 'Brier'))] for k in names]
+        *(_kept(with_interval(main_scores(scores[k]).loc[m])) for m in ('ECE', 'Brier'))] for k in names]
     says = ('ECE, the expected calibration error, is the mean gap between a probability and how often it was right; 0 is best. '
         'It holds for a place where the classes are as common as in these images.')
     return f"{says}\n\n{_table(rows, ['probabilities', 'ECE', 'Brier'])}"
@@ -118,18 +120,19 @@ def _subgroup_part(table):
     "Scores by subgroup as a section"
     if table is None: return 'Not measured here: no column such as sex, age or site was saved with the predictions.'
     shown, gap = ['sensitivity', 'specificity', 'ROC AUC'], table.attrs['gap']
-    rows = [[_text(k), _text(g), f'{o.patients.iloc[0]:,.0f}', *(with_interval(o.xs(m, level='metric').iloc[0]) for m in shown)]
+    rows = [[_text(k), _text(g), f'{o.patients.iloc[0]:,.0f}', *(_kept(with_interval(o.xs(m, level='metric').iloc[0])) for m in shown)]
         for (k,g),o in table.groupby(level=['by', 'subgroup'], sort=False) if g != gap]
     return f"{_table(rows, ['by', 'subgroup', 'patients', *shown])}\n\n" + '\n'.join(f'- {_text(o)}' for o in table.attrs['notes'])
 
-# %% ../nbs/57_card.ipynb #f4dc2072
+# %% ../nbs/57_card.ipynb #633df5ef
 def _training_part(fp, about):
     "Counts of the training images, and what is known of them"
     prior = about.get('prior') or {}
     rows = [[_text(k), f"{o['images']:,}", f"{o['patients']:,}", f'{prior[k]:.0%}' if k in prior else '–'] for k,o in fp['counts'].items()]
     n = [o['images'] for o in fp['counts'].values()]
     ratio = f'The largest class is {max(n)/max(min(n), 1):.1f} times as large as the smallest.'
-    known = [f'- {_text(k)}: {_shown(o)}' for k,o in (fp.get('columns') or {}).get('all', {}).items()]
+    names = dict(width='width in pixels', height='height in pixels', aspect='width by height', mode='kind of pixels')
+    known = [f'- {_text(names.get(k, k))}: {_shown(o)}' for k,o in (fp.get('columns') or {}).get('all', {}).items()]
     return '\n'.join([_table(rows, ['class', 'images', 'patients', 'share that the training saw']), '', ratio, '', *known,
         *(f'- {_text(o)}' for o in fp.get('notes', []))])
 
@@ -150,7 +153,7 @@ def _untested_part(fp, preds, split, stated):
     if few: yield f"Classes with fewer than 50 training patients: {', '.join(map(_text, few))}."
     yield 'Anything that is none of its classes: it answers all the same, with one of them.'
 
-# %% ../nbs/57_card.ipynb #59e5b012
+# %% ../nbs/57_card.ipynb #e65f77ea
 def _made_part(about):
     "What the model is, as a table"
     t, temp, w = about.get('threshold'), about.get('temperature'), about.get('weights') or {}
@@ -166,7 +169,7 @@ def _made_part(about):
 _use = '''```python
 from pneumo_imbalance.model import load_model
 
-model = load_model('folder')
+model = load_model('folder') # or its name on the hub
 model.predict('image.png', temperature={temperature}, threshold={threshold})
 ```'''
 
