@@ -24,8 +24,8 @@ from .image import measure_image
 
 # %% ../nbs/49_local.ipynb #49000011
 def _check_server():
-    "Starlette, uvicorn and the parser of forms are there"
-    if not all(map(find_spec, ('python_multipart', 'starlette', 'uvicorn'))):
+    "FastHTML is there, which brings Starlette, uvicorn and the parser of forms"
+    if not find_spec('fasthtml'):
         raise ValueError("expected the extra app, found that it is not installed; pip install 'pneumo_imbalance[app]'")
 
 # %% ../nbs/49_local.ipynb #49000021
@@ -95,7 +95,7 @@ class _Desk:
     def __init__(self, start, answer, most): self.start,self.answer,self.most,self.one = start,answer,most,asyncio.Lock()
 
     def page(self, text, status=200):
-        from starlette.responses import HTMLResponse
+        from fasthtml.starlette import HTMLResponse
         return HTMLResponse(text, status)
 
     async def upload(self, req):
@@ -129,10 +129,7 @@ def local_app(
 ): # An ASGI app
     "A page that takes one file at a time; raises ValueError where the extra app is not installed"
     _check_server()
-    from starlette.applications import Starlette
-    from starlette.middleware import Middleware
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
-    from starlette.routing import Route
+    from fasthtml.starlette import Middleware, Route, Starlette, TrustedHostMiddleware
     desk = _Desk(start, answer, most)
     hosts = Middleware(TrustedHostMiddleware, allowed_hosts=['127.0.0.1', 'localhost'], www_redirect=False)
     routes = [Route('/', desk.show), Route('/', desk.take, methods=['POST'])]
