@@ -267,16 +267,16 @@ def fit_two_stage(self:Learner,
     every=None # With `resume`: minutes between two checkpoints inside an epoch; None: only at its end
 ) -> pd.DataFrame: # A row an epoch: stage, epoch, lr_max, losses and metrics
     "Train frozen, then unfrozen, each in one cycle; raises ValueError if `resume` holds another training, OSError if it can't be written"
-    stages = dict(frozen=(frozen, lr_frozen), unfrozen=(unfrozen, lr_unfrozen))
-    for name,(n,lr) in stages.items(): _check_stage(name, n, lr)
+    plan = dict(frozen=frozen, unfrozen=unfrozen, lr_frozen=lr_frozen, lr_unfrozen=lr_unfrozen)
+    for name in ('frozen', 'unfrozen'): _check_stage(name, plan[name], plan[f'lr_{name}'])
     self.stages, keeper = [], _KeepBest(reset_on_fit=False) if keep_best else None
-    checks = _checks(self, resume, every, keeper, stages=stages, still=not train_bn, keep_best=keep_best)
+    checks = _checks(self, resume, every, keeper, **plan, train_bn=train_bn, keep_best=keep_best)
     cbs = [o for o in (keeper, checks) if o]
     with _precision_kept():
         self.freeze()
-        with still_body(self.model[0], not train_bn): _fit_stage(self, 'frozen', *stages['frozen'], cbs, show_plot, checks)
+        with still_body(self.model[0], not train_bn): _fit_stage(self, 'frozen', frozen, lr_frozen, cbs, show_plot, checks)
         self.unfreeze()
-        _fit_stage(self, 'unfrozen', *stages['unfrozen'], cbs, show_plot, checks)
+        _fit_stage(self, 'unfrozen', unfrozen, lr_unfrozen, cbs, show_plot, checks)
     if checks and self.stages: checks.finish(self)
     return pd.concat([o['epochs'] for o in self.stages], ignore_index=True) if self.stages else pd.DataFrame()
 
