@@ -162,7 +162,7 @@ def _images_here(df):
     label = pd.Series(np.asarray(as_categories(df.label), object), df.index).fillna('') if 'label' in df else ''
     return df.assign(patient=df.patient if 'patient' in df else df.path, label=label)
 
-# %% ../nbs/55_fingerprint.ipynb #8cd2b70e
+# %% ../nbs/55_fingerprint.ipynb #a4115687
 def _verdict(p, size, free):
     "What the test of all images says, in a sentence"
     what = 'another mixture of the classes' if free else 'the choice of patients'
@@ -173,10 +173,12 @@ def _verdict(p, size, free):
 def _mixture(fp, prior):
     "The classes to mix and their shares, and the sentence on those that can't be; one group of all without a prior"
     known, shares = list(fp['thumbnails']['by_class']), {} if prior is None else _check_prior(fp, prior)
-    lack = [c for c,s in shares.items() if s > 0 and c not in known]
-    few = f"The classes can't be mixed anew: fewer than {LEAST_DESCRIBED} training patients have {', '.join(lack)}."
-    if lack: return [None], [1.], [few]
-    return (known, [shares[c] for c in known], []) if shares and len(known) > 1 else ([None], [1.], [])
+    lack = {c: s for c,s in shares.items() if s > 0 and c not in known}
+    few = f"fewer than {LEAST_DESCRIBED} training patients have {', '.join(lack)}"
+    if sum(lack.values()) > .05: return [None], [1.], [f"The classes can't be mixed anew: {few}."]
+    if not shares or len(known) < 2: return [None], [1.], []
+    mix = np.array([shares[c] for c in known])
+    return known, mix/mix.sum(), [f'The mixture leaves out a share of {sum(lack.values()):.1%}: {few}.']*bool(lack)
 
 # %% ../nbs/55_fingerprint.ipynb #27f2ffc7
 def compare_fingerprint(
@@ -197,7 +199,7 @@ def compare_fingerprint(
         mix={k: float(v) for k,v in zip(names, mix)} if free else None, prior=None if prior is None else dict(prior))
     return table
 
-# %% ../nbs/55_fingerprint.ipynb #30292ee4
+# %% ../nbs/55_fingerprint.ipynb #9b2525a0
 def _number(o, least=-math.inf): return isinstance(o, (int, float)) and not isinstance(o, bool) and abs(o) < 1e300 and o >= least
 
 def _refuse(found):
@@ -210,7 +212,7 @@ def _walk(o, where='it', depth=0):
         for k,v in o.items() if isinstance(o, dict) else enumerate(o): _walk(v, k, depth + 1)
     elif not (o is None or isinstance(o, str) or _number(o)): _refuse(f'{brief(o, 30)} in {brief(where, 40)}')
 
-# %% ../nbs/55_fingerprint.ipynb #358fb762
+# %% ../nbs/55_fingerprint.ipynb #e354f70b
 def _row(o, n): return isinstance(o, list) and len(o) == n and all(map(_number, o))
 
 def _numbers_at(o, keys, where):
@@ -228,7 +230,7 @@ def _check_moments(o, where):
     except np.linalg.LinAlgError: _refuse(f'a covariance of {where} that is none')
     if abs(cov - cov.T).max() > 1e-4*abs(cov).max() or o['patients'] < LEAST_DESCRIBED: _refuse(f'moments of {where} that can’t be')
 
-# %% ../nbs/55_fingerprint.ipynb #3ee9fdd3
+# %% ../nbs/55_fingerprint.ipynb #5871cd9a
 def _check_columns(o, where):
     "Raise unless `o` describes columns"
     if not isinstance(o, dict): _refuse(f'no columns of {where}')
@@ -238,7 +240,7 @@ def _check_columns(o, where):
         if c['effective'] < 1 or not shares and not _number(c.get('mean')): _refuse(f'nothing of {what}')
         if shares: _numbers_at(shares, list(shares), f'the shares of {what}')
 
-# %% ../nbs/55_fingerprint.ipynb #5f92078d
+# %% ../nbs/55_fingerprint.ipynb #7e3962de
 def _parts(fp, key):
     "Each described group in a part of a fingerprint"
     o = fp[key]
@@ -256,7 +258,7 @@ def _check_lists(fp):
     numbers = q is None or isinstance(q, list) and len(q) == len(_probs) and all(_number(o, 0) for o in q)
     if not numbers or q and (np.diff(q) < 0).any(): _refuse('distances that do not rise')
 
-# %% ../nbs/55_fingerprint.ipynb #670d92d2
+# %% ../nbs/55_fingerprint.ipynb #6cd5bd25
 _keys = {'format', 'counts', 'images', 'patients', 'columns', 'thumbnails', 'distances', 'digests', 'notes'}
 
 def check_fingerprint(
