@@ -199,7 +199,7 @@ def compare_fingerprint(
         mix={k: float(v) for k,v in zip(names, mix)} if free else None, prior=None if prior is None else dict(prior))
     return table
 
-# %% ../nbs/55_fingerprint.ipynb #9b2525a0
+# %% ../nbs/55_fingerprint.ipynb #5ca8039c
 def _number(o, least=-math.inf): return isinstance(o, (int, float)) and not isinstance(o, bool) and abs(o) < 1e300 and o >= least
 
 def _refuse(found):
@@ -212,7 +212,7 @@ def _walk(o, where='it', depth=0):
         for k,v in o.items() if isinstance(o, dict) else enumerate(o): _walk(v, k, depth + 1)
     elif not (o is None or isinstance(o, str) or _number(o)): _refuse(f'{brief(o, 30)} in {brief(where, 40)}')
 
-# %% ../nbs/55_fingerprint.ipynb #e354f70b
+# %% ../nbs/55_fingerprint.ipynb #9eb751d5
 def _row(o, n): return isinstance(o, list) and len(o) == n and all(map(_number, o))
 
 def _numbers_at(o, keys, where):
@@ -230,7 +230,7 @@ def _check_moments(o, where):
     except np.linalg.LinAlgError: _refuse(f'a covariance of {where} that is none')
     if abs(cov - cov.T).max() > 1e-4*abs(cov).max() or o['patients'] < LEAST_DESCRIBED: _refuse(f'moments of {where} that can’t be')
 
-# %% ../nbs/55_fingerprint.ipynb #5871cd9a
+# %% ../nbs/55_fingerprint.ipynb #55c9f3c4
 def _check_columns(o, where):
     "Raise unless `o` describes columns"
     if not isinstance(o, dict): _refuse(f'no columns of {where}')
@@ -240,7 +240,7 @@ def _check_columns(o, where):
         if c['effective'] < 1 or not shares and not _number(c.get('mean')): _refuse(f'nothing of {what}')
         if shares: _numbers_at(shares, list(shares), f'the shares of {what}')
 
-# %% ../nbs/55_fingerprint.ipynb #7e3962de
+# %% ../nbs/55_fingerprint.ipynb #da68ead3
 def _parts(fp, key):
     "Each described group in a part of a fingerprint"
     o = fp[key]
@@ -258,7 +258,7 @@ def _check_lists(fp):
     numbers = q is None or isinstance(q, list) and len(q) == len(_probs) and all(_number(o, 0) for o in q)
     if not numbers or q and (np.diff(q) < 0).any(): _refuse('distances that do not rise')
 
-# %% ../nbs/55_fingerprint.ipynb #6cd5bd25
+# %% ../nbs/55_fingerprint.ipynb #d30fdc77
 _keys = {'format', 'counts', 'images', 'patients', 'columns', 'thumbnails', 'distances', 'digests', 'notes'}
 
 def check_fingerprint(
