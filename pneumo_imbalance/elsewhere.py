@@ -169,6 +169,8 @@ def _dropped(o):
 def _planned(o):
     "How many images of each class a measurement needs"
     where, preds = ('here', o.known) if o.scores is not None else ('at home', o.home('test'))
+    p = (o.known.label == o.positive).mean() if len(o.known) else (o.preds.predicted == o.positive).mean()
+    p = float(np.clip(p, .01, .99))
     o.needed, o.moving = plan_tables(preds, p, o.positive, len(o.raw)/o.raw.patient.nunique(), o.seed)
     yield f'The table says how many images make an interval .1 wide, if the scores are as {where} and {p:.0%} are {o.positive}.'
     if o.moving is None: return

@@ -171,7 +171,7 @@ def _parts(o, pictures):
     if o.halves is not None: said['with labels'] |= table('halves', 3, _halves)
     if o.drop is not None: said['with labels']['Drop'] = lambda: _drop(o)
     if o.needed is not None: said['planning'] |= table('needed', 0, 'How many images a measurement here needs')
-    if o.moving is not None: said['planning'] |= table('moving', 2, 'Balanced accuracy at the saved threshold, and at one chosen on so many')
+    if o.moving is not None: said['planning'] |= table('moving', 2, 'Balanced accuracy: the saved threshold, and one chosen on so many')
     return said
 
 # %% ../nbs/66_score_page.ipynb #shorfn66

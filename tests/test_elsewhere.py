@@ -64,16 +64,17 @@ def brightness(df):
     "Predictions from the mean gray value, and from the folder, so that they are better than chance"
     gray = np.array([np.asarray(Image.open(o).convert('L')).mean()/255 for o in df.path])
     p = 1/(1 + np.exp(-20*(gray - gray.mean()) - 2*df.path.str.contains('/PNEUMONIA/').to_numpy() + 1))
-    return df.assign(**dict(zip(('prob_NORMAL', 'prob_PNEUMONIA'), (1 - p, p))), predicted=pd.Categorical.from_codes((p >= .5).astype(int), classes),
-        label=pd.Categorical(df.label, classes))
+    predicted, label = pd.Categorical.from_codes((p >= .5).astype(int), classes), pd.Categorical(df.label, classes)
+    return df.assign(prob_NORMAL=1 - p, prob_PNEUMONIA=p, predicted=predicted, label=label)
 
 def stand_in(df, threshold=.4, temperature=1.3, home=True, digests=True):
     "What `score_elsewhere` asks of a model"
-    about = dict(arch='none', size=32, classes=classes, threshold=threshold and dict(value=threshold, positive='PNEUMONIA', how='youden', scaled=False))
-    about |= dict(temperature=temperature and dict(value=temperature))
+    about = dict(arch='none', size=32, classes=classes, temperature=temperature and dict(value=temperature))
+    about['threshold'] = threshold and dict(value=threshold, positive='PNEUMONIA', how='youden', scaled=False)
     rows = brightness(df[df.split != 'train'])
     return SimpleNamespace(about=about, classes=classes, positive='PNEUMONIA', threshold=threshold, temperature=temperature,
-        prior=pd.Series(dict(NORMAL=.5, PNEUMONIA=.5)), fingerprint=fingerprint(df, digests), home=rows if home else None, predict=brightness)
+        prior=pd.Series(dict(NORMAL=.5, PNEUMONIA=.5)), fingerprint=fingerprint(df, digests), predict=brightness,
+        home=rows if home else None)
 
 @pytest.fixture(scope='module')
 def home(tmp_path_factory):
@@ -92,7 +93,8 @@ def fast(monkeypatch, request):
     "Three halves instead of twenty, and no audit but where it is looked at"
     monkeypatch.setattr(elsewhere, 'halves_table', partial(halves_table, n_halves=3))
     none = SimpleNamespace(findings=pd.DataFrame(dict(check=[], says=pd.Series(dtype=str))))
-    if request.function not in (test_all_parts, test_unreadable_files, test_page_and_predictions): monkeypatch.setattr(elsewhere, 'audit_archive', lambda df: none)
+    whole = test_all_parts, test_unreadable_files, test_page_and_predictions
+    if request.function not in whole: monkeypatch.setattr(elsewhere, 'audit_archive', lambda df: none)
 
 def said(found, part=None): return '\n'.join(found.says.says if part is None else found.says.says[found.says.part == part])
 
@@ -194,7 +196,7 @@ def test_three_classes(tmp_path):
 def folder(home, tmp_path_factory):
     dls = xray_dataloaders(home, item_size=32, size=32, bs=8, num_workers=0, on_leak='ignore', device='cpu')
     set_seed(0)
-    learn = xray_learner(dls, arch='shufflenet_v2_x0_5', pretrained=False)
+    learn = xray_learner(dls, arch='resnet18', pretrained=False)
     valid, test = (predict(learn, home[home.split == o]) for o in ('valid', 'test'))
     return save_model(learn, tmp_path_factory.mktemp('model')/'m', valid, test, threshold='youden')
 
@@ -226,7 +228,8 @@ def test_nothing_is_replaced(folder, there, tmp_path, capsys):
     assert (tmp_path/'predictions.csv').read_text().startswith('path,')
 
 @pytest.mark.parametrize('args,says', [(['{m}', '{t}/nowhere'], 'found nothing at'), (['{t}', '{t}'], 'pneumo-score: expected'),
-    (['{m}', '{e}'], 'found none'), (['{m}', '{t}', '--csv', '{t}/none.csv'], 'found no file'), (['{m}', '{f}', '--csv', '{f}'], 'found a file')])
+    (['{m}', '{e}'], 'found none'), (['{m}', '{t}', '--csv', '{t}/none.csv'], 'found no file'),
+    (['{m}', '{f}', '--csv', '{f}'], 'found a file')])
 def test_wrong_input(folder, there, tmp_path, capsys, args, says):
     (tmp_path/'empty').mkdir()
     names = dict(m=folder, t=there, e=tmp_path/'empty', f=next(there.rglob('*.jpeg')))
