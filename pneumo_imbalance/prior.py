@@ -17,11 +17,11 @@ from .metrics import read_predictions, resample_patients
 from .mixture import fit_scaling, mixture_shares, nearest_mixture, scale_logs
 from .subgroups import LEAST_PATIENTS
 
-# %% ../nbs/44_prior.ipynb #c85bb383
+# %% ../nbs/44_prior.ipynb #f69e0a4a
 def _home_table(home):
     "Classes, labels, predictions, probabilities of home; raises ValueError unless it can serve"
-    if isinstance(home, pd.DataFrame) and 'label' not in home: raise ValueError('expected labelled predictions from home, found no column label; '
-        "pass predictions of home's validation images")
+    if isinstance(home, pd.DataFrame) and 'label' not in home:
+        raise ValueError("expected labelled predictions from home, found no column label; pass predictions of home's validation images")
     classes, y, p, s = read_predictions(_with_patient(home))
     found = sorted({'no split' if pd.isna(o) else as_text(o) for o in home['split']}) if 'split' in home else ['no column split']
     if found != ['valid']: raise ValueError(f"expected validation images from home, found {' and '.join(found)}; "
@@ -31,7 +31,7 @@ def _home_table(home):
         'what no image shows there cannot be counted here')
     return classes, y, p, s
 
-# %% ../nbs/44_prior.ipynb #e787f95b
+# %% ../nbs/44_prior.ipynb #a8921611
 def _with_patient(preds):
     "The table with a column `patient`, empty where it had none: then each image counts as a patient"
     return preds.assign(patient=None) if isinstance(preds, pd.DataFrame) and 'patient' not in preds else preds
@@ -46,7 +46,7 @@ def _here_table(preds, classes):
     return np.argsort(at)[p], s[:,at]
 
 def _check_one_rule(k, *tables):
-    "Raise unless one threshold, or the most probable class, can have made both columns `predicted`; `tables`: pairs of codes and probabilities"
+    "Raise unless one threshold, or the most probable class, can have made the predictions; `tables`: pairs of codes and probabilities"
     if tables[0][1].shape[1] == 2:
         one = max(s[p!=k,k].max(initial=0) for p,s in tables) <= min(s[p==k,k].min(initial=1) for p,s in tables) + 1e-6
     else: one = len({bool((s[np.arange(len(p)),p] >= s.max(1) - 1e-6).all()) for p,s in tables}) == 1
@@ -148,7 +148,7 @@ def _agree(value, boot, at, useless):
     reach = np.quantile(abs(ds - np.median(ds, 0)), 1 - .01/len(at), axis=0)
     return bool((abs(d[0]) <= reach + 1e-3).all())
 
-# %% ../nbs/44_prior.ipynb #9cd7bba2
+# %% ../nbs/44_prior.ipynb #3b86f726
 def _scarce(classes, a):
     "Classes of which home has too few patients to imitate others, with their number"
     n = {c: len(set(a['patient'][a['y']==i])) for i,c in enumerate(classes)}
@@ -156,8 +156,9 @@ def _scarce(classes, a):
 
 def _few(scarce, b):
     "Sentences about tables with few patients"
-    if scarce: yield (f"Home has few patients: {', '.join(f'{o} of {c}' for c,o in scarce.items())}, of the {LEAST_PATIENTS} that are needed. "
-        'The intervals do not show how others would come out, and the scores are not tested.')
+    some = ', '.join(f'{o} of {c}' for c,o in scarce.items())
+    if scarce: yield (f'Home has few patients: {some}, where {LEAST_PATIENTS} are needed. The intervals do not show how others would '
+        'come out, and the scores are not tested.')
     if len(set(b['patient'])) < 2: yield 'All images here are of one patient: other patients cannot be imitated, so there is no interval.'
 
 def _notes(scarce, b, useless, agree, explained):
@@ -165,11 +166,11 @@ def _notes(scarce, b, useless, agree, explained):
     yield from _few(scarce, b)
     for o in (o for o,v in useless.items() if v):
         yield f"Home's answers do not tell the classes apart reliably, so {o} says nothing: its interval is the whole from 0 to 1."
-    if not agree: yield 'EM and BBSE disagree by more than chance: the images here differ from home\'s in more than the shares of the classes.'
+    if not agree: yield "EM and BBSE disagree by more than chance: images here differ from home's in more than the shares of the classes."
     if explained < .05: yield (f"No mixture of home's classes gives the scores seen here (p = {explained:.2g}): other shares alone cannot "
         'explain them, so do not trust these estimates.')
 
-# %% ../nbs/44_prior.ipynb #ba8d2b21
+# %% ../nbs/44_prior.ipynb #1f4fc1d3
 def _table(value, boot, classes, at, looked, rare):
     "Value, low and high by method, or by method and class"
     low, high = np.percentile(boot, [2.5, 97.5], axis=1)
@@ -203,11 +204,12 @@ def estimate_prior(
     shares = np.bincount(a['y'])/len(a['y'])
     resamples = {o: {classes[i]: boot[j,:,i].tolist() for i in at} for j,o in enumerate(_methods)}
     table.attrs = dict(positive=looked, agree=agree, explained=explained, home=dict(zip(classes, shares.tolist())), images=len(b['p']),
-        patients=len(set(b['patient'])), n_boot=n_boot, seed=seed, resamples=resamples, notes=list(_notes(scarce, b, useless, agree, explained)))
+        patients=len(set(b['patient'])), n_boot=n_boot, seed=seed, resamples=resamples)
+    table.attrs['notes'] = list(_notes(scarce, b, useless, agree, explained))
     for o in table.attrs['notes']: print(o)
     return table
 
-# %% ../nbs/44_prior.ipynb #f8d9178f
+# %% ../nbs/44_prior.ipynb #42d73c24
 def _sens_spec(y, p, w, extra=0.):
     "Sensitivity and specificity (2, B) with `extra` images more that are right and as many that are wrong"
     return np.stack([(w@(a&b) + extra)/(w@a + 2*extra) for a,b in ((y, p), (~y, ~p))])
@@ -222,12 +224,13 @@ def _prevalence_of(prevalence, name, method, n_boot, seed):
     "A share, its resamples, and how many there are from which seed"
     if not isinstance(prevalence, pd.DataFrame): return check_prevalence(prevalence), prevalence, n_boot, seed
     kept = prevalence.attrs.get('resamples', {}).get(method, {})
-    if name not in kept: raise ValueError(f'expected a prevalence or a table of estimate_prior with {name} and {brief(method)}, found neither; '
+    if name not in kept: raise ValueError('expected a prevalence or a table of estimate_prior, '
+        f'found none with {name} by {brief(method)}; '
         "name the same class in both, and method='EM' or 'BBSE'")
     value = prevalence.loc[method, 'value'] if prevalence.index.nlevels==1 else prevalence.loc[(method, name), 'value']
     return value, np.array(kept[name]), prevalence.attrs['n_boot'], prevalence.attrs['seed']
 
-# %% ../nbs/44_prior.ipynb #b3c8ffdc
+# %% ../nbs/44_prior.ipynb #716b28a2
 def predictive_table(
     home, # Labelled predictions of home's validation images
     prevalence, # Share of the positive class there: a number, or the table of `estimate_prior`
@@ -241,14 +244,14 @@ def predictive_table(
     name = classes[class_code(classes, positive)]
     share, shares, n_boot, seed = _prevalence_of(prevalence, name, method, n_boot, seed)
     k, patient = classes.index(name), patients_of(_with_patient(home)).to_numpy()
-    boot = np.concatenate([_sens_spec(y==k, p==k, w, .5) for w in _drawn(patient, _strata(y, patient), n_boot, seed, 1000)], 1)
+    boot = np.concatenate([_sens_spec(y==k, p==k, w, .25) for w in _drawn(patient, _strata(y, patient), n_boot, seed, 1000)], 1)
     value, boot = _answers(*_sens_spec(y==k, p==k, np.ones((1, len(y)))), share), _answers(*boot, shares)
     low, high = np.percentile(boot, [2.5, 97.5], axis=1)
     table = pd.DataFrame(dict(value=value[:,0], low=low, high=high), ['sensitivity', 'specificity', 'prevalence', 'PPV', 'NPV'])
     table.columns.name = f'positive: {name}'
     return table
 
-# %% ../nbs/44_prior.ipynb #c657b649
+# %% ../nbs/44_prior.ipynb #f7c85bc6
 def plot_prior(
     table, # As `estimate_prior` gives it
     truth=None, # The true shares, if known: a number for the positive class, or a dict
@@ -263,7 +266,8 @@ def plot_prior(
         at = np.arange(len(names)) + (j - 1)*.2
         ax.errorbar(o[:,0], at, xerr=[o[:,0] - o[:,1], o[:,2] - o[:,0]], fmt=mark, color=color, capsize=4, label=method)
     for values,ls,label in ((table.attrs['home'], ':', 'home'), (truth, '-', 'truth')):
-        for i,c in enumerate(o for o in names if o in values): ax.plot([values[c]]*2, [i - .4, i + .4], 'k', ls=ls, label=label if i==0 else None)
+        shown = [(i, values[c]) for i,c in enumerate(names) if c in values]
+        for i,v in shown: ax.plot([v, v], [i - .4, i + .4], 'k', ls=ls, label=label if i==shown[0][0] else None)
     ax.set_yticks(range(len(names)), [plain(o) for o in names])
     ax.set(xlim=(-.02, 1.02), ylim=(len(names) - .4, -.6), xlabel='share of the images here')
     ax.legend(fontsize=8)
