@@ -103,7 +103,18 @@ def test_all_parts(model, there):
     assert {*o.says.part} == {*PARTS} and 'Not known' not in said(o)
     for k in ('far', 'compared', 'audit', 'prior', 'scores', 'halves', 'drop', 'needed'): assert getattr(o, k) is not None, k
     page, failed = score_html(o)
-    assert failed == []
+    assert failed == [] and 'In short' in page
+
+def test_short_says_what_to_trust(model, there):
+    o = score_elsewhere(model, scan_images(there), n_boot=20)
+    o.prior.attrs |= dict(agree=True, explained=.5)
+    o.prior.loc['EM'] = .3, .2, .4
+    assert o.trusted and 'PNEUMONIA is estimated at 30% of the images' in score_html(o, pictures=False)[0]
+    for k,v in (('agree', False), ('explained', .01), ('explained', np.nan)):
+        before = dict(o.prior.attrs)
+        o.prior.attrs[k] = v
+        assert not o.trusted and any('nobody can say how common' in s for s in score_page.short_answer(o))
+        o.prior.attrs |= before
 
 def test_rows_and_indices_do_not_matter(model, there):
     df = scan_images(there)
@@ -179,12 +190,12 @@ def test_three_classes(tmp_path):
         p = np.exp(z)/np.exp(z).sum(1, keepdims=True)
         cols = {f'prob_{c}': v for c,v in zip(names, p.T)}
         return df.assign(**cols, predicted=pd.Categorical.from_codes(p.argmax(1), names), label=pd.Categorical(df.label, names))
-    counts = dict(train=dict.fromkeys(names, 60), test=dict.fromkeys(names, 14))
+    counts = dict(train=dict.fromkeys(names, 36), test=dict.fromkeys(names, 8))
     df = split_valid(scan_images(make_phantoms(tmp_path/'home', counts, size=32)), .4)
     about = dict(arch='none', size=32, classes=names, threshold=None, temperature=None)
     model = SimpleNamespace(about=about, classes=names, positive=None, threshold=None, temperature=None, prior=pd.Series(1/3, names),
         fingerprint=fingerprint(df), home=predicted(df[df.split != 'train']), predict=predicted)
-    there = make_phantoms(tmp_path/'there', dict(test=dict(BACTERIA=10, NORMAL=24, VIRUS=10)), size=32, seed=7)
+    there = make_phantoms(tmp_path/'there', dict(test=dict(BACTERIA=7, NORMAL=12, VIRUS=7)), size=32, seed=7)
     o = score_elsewhere(model, scan_images(there), n_boot=20)
     assert 'Not known' not in said(o) and o.positive == 'VIRUS' and o.prior.index.nlevels == 2 and abs(o.estimate.sum() - 1) < 1e-9
     assert {f'corrected_prob_{c}' for c in names} <= {*o.predictions}
