@@ -58,7 +58,7 @@ def _reading(dl):
 
 # %% ../nbs/48_describe.ipynb #7ab0bfe4
 # chkstyle: ignore-node
-_squares = dict(squish='squeezed to', crop='cut to its middle square and shrunk to', pad='mirrored at its borders to a square and shrunk to')
+_squares = dict(squish='squeezed to', crop='cut to the middle square and shrunk to', pad='mirrored at the borders to a square, shrunk to')
 
 def _sentences(a): # chkstyle: ignore-node
     "How an image becomes an input"

@@ -74,7 +74,7 @@ def _contents(o):
     if isinstance(o, (bytes, bytearray, memoryview)): return bytes(o)
     im = _from_array(o) if isinstance(o, np.ndarray) else o
     if not isinstance(im, Image.Image):
-        raise ValueError(f"expected a path, a PIL image, an array (H, W) or (H, W, 3) of uint8, or a file's bytes, found {brief(im)}; convert it")
+        raise ValueError(f"expected a path, a PIL image, an array (H, W) or (H, W, 3) of uint8, or a file's bytes, found {brief(im)}")
     if im.mode in ('LAB', 'HSV', 'YCbCr', 'CMYK'): im = im.convert('RGB')
     im.save(f := io.BytesIO(), 'TIFF' if im.mode[:1] in 'FI' else 'PNG')
     return f.getvalue()

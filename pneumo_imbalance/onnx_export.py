@@ -11,6 +11,7 @@ __all__ = ['export_onnx']
 import io, json, logging, warnings
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from copy import deepcopy
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np, torch
@@ -24,9 +25,9 @@ def _libraries():
     try:
         import onnx # chkstyle: ignore
         import onnxruntime # chkstyle: ignore
-        import onnxscript # chkstyle: ignore
-    except ImportError as e:
-        raise ValueError(f"expected the extra onnx to export with, found no {e.name}; pip install 'pneumo_imbalance[onnx]'") from None
+    except ImportError: onnx = None
+    if onnx is None or not find_spec('onnxscript'):
+        raise ValueError("expected onnx, onnxruntime and onnxscript to export with, found one missing; pip install 'pneumo_imbalance[onnx]'")
     return onnx, onnxruntime
 
 @contextmanager
@@ -54,7 +55,7 @@ def _graph(net, size):
             return program.model_proto
     except Exception as e:
         why = f'{type(e).__name__}: {e}'.splitlines()[0][:200]
-        raise ValueError(f"expected a network that torch can write as ONNX, found one that it can't ({why}); see torch.onnx.export") from None
+        raise ValueError(f"expected a network that torch writes as ONNX, found one that it can't ({why}); see torch.onnx.export") from None
 
 def _strip(proto, about):
     "Take out what tells of this machine, and put in what `model.json` says"

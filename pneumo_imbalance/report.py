@@ -146,7 +146,8 @@ def _models_part(job, drawn):
     cards = [html_text(f'{r.name}: ', A('model card', href=f'{quote(place(r))}/README.md'), f' in the folder {place(r)}.') for r in saved]
     score, app, python = (Code(o.format(place(saved[-1]))) if saved else '' for o in _uses.values())
     how = html_text('On images from elsewhere: ', score, '. One image at a time, on a page: ', app, '. In Python: ', python, '.')
-    return html_section('The networks as models', html_list(cards + [f'{r.name} was not saved: {r.unsaved}' for r in lost]), *[how]*bool(saved))
+    why = [f'{r.name} was not saved: {r.unsaved}' for r in lost]
+    return html_section('The networks as models', html_list(cards + why), *[how]*bool(saved))
 
 _limits = ['All networks took the same number of steps from the same weights.',
     'Where learning rates were not given, lr_find chose them for each network: then the networks differ in more than balance.',

@@ -49,8 +49,9 @@ def _train(df, balance, s, path):
     learn = train_remedy(df, balance, s.frozen, s.unfrozen, s.lr_frozen, s.lr_unfrozen, s.seed, size=s.size, item_size=s.item_size,
         bs=s.bs, num_workers=s.num_workers, cache=True, arch=s.arch, pretrained=s.pretrained, weights=s.weights, path=path)
     preds = predict(learn, df[df.split != 'train'])
+    parts = dict(valid=preds[preds.split == 'valid'], preds=preds[preds.split == 'test'], table=_shown(df, learn))
     return SimpleNamespace(name='baseline' if balance == 'none' else balance, learn=learn, history=learn.history, prior=learn.prior,
-        table=_shown(df, learn), valid=preds[preds.split == 'valid'], preds=preds[preds.split == 'test'], scores=None, saved=None, unsaved='')
+        scores=None, saved=None, unsaved='', **parts)
 
 # %% ../nbs/62_study.ipynb #98a1787d
 _on_leak = ['raise', 'warn', 'drop', 'ignore']
