@@ -173,6 +173,7 @@ def _planned(o):
     p = float(np.clip(p, .01, .99))
     o.needed, o.moving = plan_tables(preds, p, o.positive, len(o.raw)/o.raw.patient.nunique(), o.seed)
     yield f'The table says how many images make an interval .1 wide, if the scores are as {where} and {p:.0%} are {o.positive}.'
+    if where == 'at home': o.moving = None # no threshold was tested here
     if o.moving is None: return
     enough = o.moving.index[o.moving.better >= .9]
     yield (f'A threshold chosen on {enough[0]:,} local images or more is better than the saved one in nine of ten draws, at such scores.'

@@ -165,7 +165,7 @@ def test_one_class(model, there):
 def test_a_table_of_paths(model, there):
     df = pd.DataFrame(dict(path=[str(o) for o in sorted(there.rglob('*.jpeg'))]))
     o = score_elsewhere(model, df, n_boot=20)
-    assert len(o.rows) == 28 and o.scores is None and o.prior is not None
+    assert len(o.rows) == 28 and o.scores is None and o.prior is not None and o.needed is not None and o.moving is None
 
 def test_one_image(model, there):
     o = score_elsewhere(model, find_images(next(there.rglob('*.jpeg'))), n_boot=20)
