@@ -11,7 +11,8 @@ __all__ = ['set_seed', 'weighted_loss', 'xray_learner', 'plot_lr_find', 'epoch_t
 from .core import quiet
 from .plot import new_axes
 from .resume import Checkpoints
-from .optim import GroupedAdam, mixed_precision
+from .views import stored_body
+from .optim import GroupedAdam, mixed_precision, precision_kept
 from .arch import build_network, download_error, find_arch, load_body
 from .sampling import BalancedSampler, class_weights
 from .block import ImageAugment
@@ -238,13 +239,12 @@ def still_body(
     try: yield
     finally: del body.forward
 
-# %% ../nbs/33_train.ipynb #2880ae35
-@contextmanager
-def _precision_kept():
-    "Afterwards a processor computes in the precision in which it did before"
-    was = torch.is_autocast_enabled('cpu')
-    try: yield
-    finally: torch.set_autocast_enabled('cpu', was)
+# %% ../nbs/33_train.ipynb #c415baf9
+def _frozen_body(learn, train_bn, views, runs):
+    "How the body is run in the frozen stage, if it `runs`"
+    if views is not None and not (isinstance(views, (int, np.integer)) and views >= 1):
+        raise ValueError(f"expected views as a whole number, 1 or more, or None, found {views!r}")
+    return stored_body(learn, views) if views and runs else still_body(learn.model[0], not train_bn)
 
 def _checks(learn, folder, minutes, keeper, **settings):
     "The callback that writes checkpoints, if a folder is given"
@@ -264,17 +264,19 @@ def fit_two_stage(self:Learner,
     keep_best=False, # Go back to the epoch with the lowest validation loss at the end?
     show_plot=True, # Draw the curves of lr_find?
     resume=None, # Folder of checkpoints, one after each epoch; a training that was cut off goes on from the last one
-    every=None # With `resume`: minutes between two checkpoints inside an epoch; None: only at its end
+    every=None, # With `resume`: minutes between two checkpoints inside an epoch; None: only at its end
+    views=None # Compute so many augmented views of each image once, and train the head on them: see `stored_body`; None: in every epoch
 ) -> pd.DataFrame: # A row an epoch: stage, epoch, lr_max, losses and metrics
     "Train frozen, then unfrozen, each in one cycle; raises ValueError if `resume` holds another training, OSError if it can't be written"
     plan = dict(frozen=frozen, unfrozen=unfrozen, lr_frozen=lr_frozen, lr_unfrozen=lr_unfrozen)
     for name in ('frozen', 'unfrozen'): _check_stage(name, plan[name], plan[f'lr_{name}'])
     self.stages, keeper = [], _KeepBest(reset_on_fit=False) if keep_best else None
-    checks = _checks(self, resume, every, keeper, **plan, train_bn=train_bn, keep_best=keep_best)
+    checks = _checks(self, resume, every, keeper, **plan, train_bn=train_bn, keep_best=keep_best, views=views)
     cbs = [o for o in (keeper, checks) if o]
-    with _precision_kept():
+    with precision_kept():
         self.freeze()
-        with still_body(self.model[0], not train_bn): _fit_stage(self, 'frozen', frozen, lr_frozen, cbs, show_plot, checks)
+        left = frozen and not (checks and checks.is_past('frozen'))
+        with _frozen_body(self, train_bn, views, left): _fit_stage(self, 'frozen', frozen, lr_frozen, cbs, show_plot, checks)
         self.unfreeze()
         _fit_stage(self, 'unfrozen', unfrozen, lr_unfrozen, cbs, show_plot, checks)
     if checks and self.stages: checks.finish(self)

@@ -76,11 +76,13 @@ def steps(sampler): return lambda rows, seed: StepSampler(sampler(rows, seed=see
 
 ways = dict(plain={}, balanced=dict(dls=dict(sampler=BalancedSampler)), undersampled=dict(dls=dict(sampler=UndersampledSampler)),
     steps=dict(dls=dict(sampler=steps(BalancedSampler))), generator=dict(dls=dict(sampler=steps(shuffled))),
-    still=dict(plan=dict(train_bn=False)), best=dict(plan=dict(keep_best=True)), rates=dict(plan=dict(lr_unfrozen=slice(1e-4, 1e-2))),
+    still=dict(plan=dict(train_bn=False)), best=dict(plan=dict(keep_best=True)), views=dict(plan=dict(views=2, keep_best=True)),
+    rates=dict(plan=dict(lr_unfrozen=slice(1e-4, 1e-2))),
     grouped=dict(opt_func=GroupedAdam), sgd=dict(opt_func=partial(SGD, mom=.9)),
     torch=dict(opt_func=partial(OptimWrapper, opt=torch.optim.AdamW)), bf16=dict(precision='bf16'), mixup=dict(cbs=[MixUp]))
 
-quick = {('still', 1, 2), ('best', 2, 3), ('balanced', 2, 2), ('generator', 2, 2), ('torch', 2, 2), ('bf16', 2, 2), ('mixup', 2, 2)}
+quick = {('still', 1, 2), ('views', 1, 2), ('best', 2, 3), ('balanced', 2, 2), ('generator', 2, 2), ('torch', 2, 2), ('bf16', 2, 2),
+    ('mixup', 2, 2)}
 
 @pytest.mark.parametrize('at', [(1, 2), (2, 3), (2, 0, True)], ids=['frozen', 'unfrozen', 'validation'])
 @pytest.mark.parametrize('way', ways)
