@@ -8,6 +8,13 @@ Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/describe.html.md"""
 __all__ = ['FORMAT', 'arch_name', 'describe_learner', 'check_description']
 
 # %% ../nbs/48_describe.ipynb #95c7d3f8
+from . import __version__
+from .data import positive_class
+from .presize import METHODS
+from .block import ImageAugment, PresizedDL
+from .metrics import brief, check_number
+from .calibrate import choose_threshold, fit_temperature
+
 import platform
 from copy import deepcopy
 from hashlib import blake2b
@@ -16,13 +23,6 @@ from importlib.metadata import version
 import pandas as pd, torchvision
 from fastai.callback.fp16 import MixedPrecision
 from fastai.vision.all import Normalize, Resize
-
-from . import __version__
-from .data import positive_class
-from .presize import METHODS
-from .block import ImageAugment, PresizedDL
-from .metrics import brief, check_number
-from .calibrate import choose_threshold, fit_temperature
 
 # %% ../nbs/48_describe.ipynb #d3f298e9
 def arch_name(

@@ -8,20 +8,6 @@ Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/model.html.md"""
 __all__ = ['Model', 'load_model', 'save_model']
 
 # %% ../nbs/60_model.ipynb #ce8db5cd
-import io, json, os, re, shutil
-from contextlib import contextmanager, redirect_stdout
-from pathlib import Path
-from threading import RLock
-
-import numpy as np, pandas as pd, torch
-from fastai.torch_core import no_random
-from fastai.vision.all import CategoryBlock, ColReader, CrossEntropyLossFlat, DataBlock, Learner, Normalize, PILImage, PILImageBW
-from fastai.vision.all import Resize, ResizeMethod, TfmdDL, TransformBlock, default_device
-from fastcore.basics import chunked, patch
-from PIL import Image
-from scipy.special import expit, logit
-from torch.overrides import TorchFunctionMode
-
 from .core import deliver, thread_pool, write_whole
 from .image import open_image
 from .arch import build_network, find_arch
@@ -35,6 +21,20 @@ from .bundle import check_files, home_table, read_home, read_json, read_weights,
 from .fingerprint import check_fingerprint, fingerprint
 from .hub import fetch_model
 from .card import model_card
+
+import io, json, os, re, shutil
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from threading import RLock
+
+import numpy as np, pandas as pd, torch
+from fastai.torch_core import no_random
+from fastai.vision.all import CategoryBlock, ColReader, CrossEntropyLossFlat, DataBlock, Learner, Normalize, PILImage, PILImageBW
+from fastai.vision.all import Resize, ResizeMethod, TfmdDL, TransformBlock, default_device
+from fastcore.basics import chunked, patch
+from PIL import Image
+from scipy.special import expit, logit
+from torch.overrides import TorchFunctionMode
 
 # %% ../nbs/60_model.ipynb #7f7cf44d
 def _middle(im, about):

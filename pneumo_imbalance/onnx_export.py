@@ -27,7 +27,7 @@ def _libraries():
         import onnxruntime # chkstyle: ignore
     except ImportError: onnx = None
     if onnx is None or not find_spec('onnxscript'):
-        raise ValueError("expected onnx, onnxruntime and onnxscript to export with, found one missing; pip install 'pneumo_imbalance[onnx]'")
+        raise ValueError("expected onnx, onnxruntime and onnxscript, found one missing; pip install 'pneumo_imbalance[onnx]'")
     return onnx, onnxruntime
 
 @contextmanager
