@@ -213,6 +213,7 @@ def _stage(learn, stage, lr, show_plot, checks):
 def _fit_stage(learn, stage, epochs, lr, cbs, show_plot, checks):
     "Train one cycle, and note what happened in `learn.stages`"
     if not epochs: return
+    learn.model.zero_grad(set_to_none=True)
     done = _stage(learn, stage, lr, show_plot, checks)
     learn.stages.append(done)
     if checks and checks.is_past(stage): return
@@ -235,6 +236,7 @@ def still_body(
 ):
     "While this lasts, `body` runs as it is: no gradients, no new statistics"
     if not on: return (yield)
+    body.zero_grad(set_to_none=True)
     body.forward = torch.no_grad()(_folded(body))
     try: yield
     finally: del body.forward

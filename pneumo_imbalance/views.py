@@ -68,6 +68,7 @@ def stored_body(
 ):
     "Inside `with`, the body is not run: the loaders of `learn` give what it made of the images"
     parts, dls = _parts(learn.model), learn.dls
+    parts[0].zero_grad(set_to_none=True)
     learn.dls = DataLoaders(*(_StoredDL(dl, *_stored(parts, dl, n, seed)) for dl,n in zip(dls.loaders, (views, 1))), device=dls.device)
     for m in parts: m.forward = _same
     try: yield
