@@ -43,9 +43,12 @@ def _shown(df, learn):
     train = learn.dls.train
     return pd.concat([df[df.split != 'train'], train.items.iloc[list(train.sampler.sampler)]], ignore_index=True)
 
+# %% ../nbs/62_study.ipynb #c4d25935
+def _with(balance): return f"Training with {balance}: {REMEDIES[balance.partition('+')[0]].__doc__}."
+
 def _train(df, balance, s, path):
     "Train one network as the settings `s` say; predict validation and test images"
-    print(f"\nTraining with {balance}: {REMEDIES[balance.partition('+')[0]].__doc__}.", flush=True)
+    print(f"\n{_with(balance)}", flush=True)
     learn = train_remedy(df, balance, s.frozen, s.unfrozen, s.lr_frozen, s.lr_unfrozen, s.seed, size=s.size, item_size=s.item_size,
         bs=s.bs, num_workers=s.num_workers, cache=True, arch=s.arch, pretrained=s.pretrained, weights=s.weights, path=path)
     preds = predict(learn, df[df.split != 'train'])
@@ -84,7 +87,8 @@ def _save_network(run, job, to):
     s, found = job.s, run.valid.label == job.positive
     start = f'the file {Path(s.weights).name}' if s.weights else 'ImageNet' if s.pretrained else 'random'
     wish = 'youden' if job.positive is not None and found.any() and not found.all() else None
-    try: save_model(run.learn, to, run.valid, run.preds, wish, positive=job.positive, seed=s.seed, start=start)
+    card = dict(summary=_with('none' if run.name == 'baseline' else run.name))
+    try: save_model(run.learn, to, run.valid, run.preds, wish, positive=job.positive, seed=s.seed, start=start, stated=card)
     except ValueError as e: run.unsaved = str(e)
 
 def _save_runs(job, folder):
