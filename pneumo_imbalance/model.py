@@ -34,7 +34,6 @@ from fastai.vision.all import Resize, ResizeMethod, TfmdDL, TransformBlock, defa
 from fastcore.basics import chunked, patch
 from PIL import Image
 from scipy.special import expit, logit
-from torch.overrides import TorchFunctionMode
 
 # %% ../nbs/60_model.ipynb #7f7cf44d
 def _middle(im, about):
@@ -101,15 +100,9 @@ def _arch(about, arch):
     return arch
 
 # %% ../nbs/60_model.ipynb #f3a61209
-class _Undrawn(TorchFunctionMode):
-    "Inside `with`, tensors are not filled with random numbers"
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        drawn = getattr(func, '__name__', '').endswith(('uniform_', 'normal_'))
-        return [*args, *(kwargs or {}).values()][0] if drawn else func(*args, **kwargs or {})
-
 def _network(about, arch):
-    "The network of a description, its weights not yet set"
-    with _Undrawn(): net = build_network(_arch(about, arch), len(about['classes']), pretrained=False, size=about['size'])
+    "The network of a description, its weights random"
+    net = build_network(_arch(about, arch), len(about['classes']), pretrained=False, size=about['size'])
     if about['shift']: net.append(PriorShift(np.ones(len(about['classes']))))
     return net
 
