@@ -27,6 +27,10 @@ from .snapshot import describe_training, generator_states, set_generators
 # %% ../nbs/28_resume.ipynb #164b46c2
 def _checkpoints(folder): return sorted(o for o in Path(folder).glob('checkpoint-*') if re.fullmatch('checkpoint-[0-9]{6}', o.name))
 
+def _keep_two(folder):
+    "Remove all checkpoints but the last two"
+    for o in _checkpoints(folder)[:-2]: shutil.rmtree(o, ignore_errors=True)
+
 def _put(file, data):
     "Write a file, and have the disk hold it"
     with open(file, 'xb') as f:
@@ -34,6 +38,7 @@ def _put(file, data):
         f.flush()
         os.fsync(f.fileno())
 
+# %% ../nbs/28_resume.ipynb #584cc414
 def write_checkpoint(
     folder, # Folder of all checkpoints of a training
     tensors, # Name → tensor
@@ -51,7 +56,7 @@ def write_checkpoint(
         kept = f'{last[0].name} is good' if last else 'there is none before it'
         raise OSError(e.errno, f"expected to write a checkpoint in {folder}, and could not ({e.strerror or e}); {kept}: "
             "make room or choose another folder, then start the same training again") from None
-    for o in _checkpoints(folder)[:-2]: shutil.rmtree(o, ignore_errors=True)
+    _keep_two(folder)
     return dest
 
 # %% ../nbs/28_resume.ipynb #b68ff92d
@@ -267,5 +272,6 @@ def finish(self:Checkpoints,
     learn # The `Learner`, trained
 ):
     "Write the checkpoint of a finished training, or put everything back as it says"
-    if self.at and self.at['done']: self._restore(learn)
-    else: self._write(learn, done=True)
+    if not (self.at and self.at['done']): return self._write(learn, done=True)
+    self._restore(learn)
+    _keep_two(self.folder)
