@@ -9,13 +9,14 @@ __all__ = ['REMEDIES', 'remedy', 'LogitAdjustedLoss', 'PriorShift', 'parse_remed
            'train_remedy', 'fit_remedy', 'induce_imbalance']
 
 # %% ../nbs/50_remedy.ipynb #1f10167d
-from .core import quiet
 from .data import usable
 from .sampling import BalancedSampler, StepSampler, UndersampledSampler, class_prior, oversample
 from .leaks import check_leaks
 from .block import checked_dataloaders
-from .train import epoch_table, set_seed, still_body, weighted_loss, xray_learner
+from .train import set_seed, weighted_loss, xray_learner
 from .metrics import check_number
+
+from pathlib import Path
 
 import numpy as np, pandas as pd, torch
 from fastai.vision.all import CrossEntropyLossFlat, FocalLossFlat, L, Learner, MixUp, delegates, nn
@@ -194,13 +195,12 @@ def _made(df, recipe, seed, size, item_size, bs, num_workers, cache, cbs=None, l
     learn.prior = _effective_prior(recipe, dls.train.items, dls.vocab, loss, seed)
     return learn
 
-def _finish(learn, epochs, lr, seed):
+def _finish(learn, epochs, lr, seed, resume):
     "Train the head alone on the images as they are"
-    train = learn.dls.train
+    train, before = learn.dls.train, (learn.history, learn.stages)
     train.sampler = _in_steps(None, len(train.sampler))(train.items, seed)
-    learn.freeze()
-    with still_body(learn.model[0], True), quiet(learn): learn.fit_one_cycle(epochs, lr)
-    learn.history = pd.concat([learn.history, epoch_table(learn, 'head', lr)], ignore_index=True)
+    head = learn.fit_two_stage(epochs, 0, lr, train_bn=False, show_plot=False, resume=resume and Path(resume)/'head')
+    learn.history, learn.stages = pd.concat([before[0], head.assign(stage='head')], ignore_index=True), before[1]
 
 # %% ../nbs/50_remedy.ipynb #5cca4bbc
 def _said(prior): return ', '.join(f'{k} {v:.3f}' for k,v in prior.items())
@@ -237,6 +237,7 @@ def train_remedy(
     bs=64, # Images a batch
     num_workers=None, # Processes that decode without a cache
     cache=True, # Keep images presized: see `xray_dataloaders`
+    resume=None, # Folder of checkpoints, from which a training that was cut off goes on: see `fit_two_stage`
     **kwargs # For `xray_learner`: arch, pretrained, weights, …
 ) -> Learner: # Trained; `prior` is the effective prior, `history` the epochs
     "`fit_remedy` for a table that `check_leaks` has seen: its `df`"
@@ -244,8 +245,8 @@ def train_remedy(
     recipe = remedy_recipe(df, name, seed)
     last = head_epochs(recipe, name, unfrozen)
     learn = _made(df, recipe, seed, size, item_size, bs, num_workers, cache, **kwargs)
-    learn.history = learn.fit_two_stage(frozen, unfrozen - last, lr_frozen, lr_unfrozen, show_plot=False)
-    if last: _finish(learn, last, .1*getattr(lr := lr_unfrozen or learn.stages[-1]['lr'], 'stop', lr), seed)
+    learn.history = learn.fit_two_stage(frozen, unfrozen - last, lr_frozen, lr_unfrozen, show_plot=False, resume=resume)
+    if last: _finish(learn, last, .1*getattr(lr := lr_unfrozen or learn.stages[-1]['lr'], 'stop', lr), seed, resume)
     if parse_remedy(name)[1]: _end_in_shift(learn)
     return learn
 

@@ -15,7 +15,7 @@ from .evaluate import predict
 from .calibrate import correct_prior
 from .remedy import REMEDIES, head_epochs, parse_remedy, remedy_recipe, train_remedy
 
-import hashlib, inspect, json, os, pickle, re
+import hashlib, inspect, json, os, pickle, re, shutil
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from functools import partial
@@ -30,9 +30,10 @@ from fastai.vision.all import Callback, CancelValidException, L
 # %% ../nbs/51_runs.ipynb #27119063
 def _settings(kwargs):
     "Arguments of `train_remedy` for all runs, defaults included, the architecture as its builder"
-    odd = {'df', 'name', 'seed'} & kwargs.keys()
+    odd = {'df', 'name', 'seed', 'resume'} & kwargs.keys()
     if odd: raise ValueError(f"expected settings for all runs, found {', '.join(sorted(odd))}; these have arguments of their own")
-    own = {k: p.default for k,p in inspect.signature(train_remedy).parameters.items() if p.default is not p.empty and k != 'seed'}
+    all_of = inspect.signature(train_remedy).parameters.items()
+    own = {k: p.default for k,p in all_of if p.default is not p.empty and k not in ('seed', 'resume')}
     arch = kwargs.get('arch', inspect.signature(xray_learner).parameters['arch'].default)
     return own | kwargs | dict(arch=find_arch(arch))
 
@@ -58,11 +59,12 @@ def _claim(out, df, settings):
     now = json.loads(json.dumps(dict(images=images, n=len(df)) | told))
     out.mkdir(parents=True, exist_ok=True)
     file = out/'settings.json'
-    was = json.loads(file.read_text(encoding='utf-8')) if file.exists() and any(out.glob('*-*.csv')) else now
+    was = json.loads(file.read_text(encoding='utf-8')) if file.exists() else now
     other = [k for k in now.keys() | was.keys() if now.get(k) != was.get(k)]
-    if other:
+    if other and any(out.glob('*-*.csv')):
         raise ValueError(f"expected runs of these images and settings in {out}, found others ({', '.join(sorted(other))} differ); "
             "pass another folder with out=")
+    for o in out.glob('.*-*') if other else []: shutil.rmtree(o) # begun with other settings, and never finished
     write_whole(file, json.dumps(now, indent=1))
 
 # %% ../nbs/51_runs.ipynb #bf22ad84
@@ -85,15 +87,17 @@ def _probs(preds): return [c for c in preds if str(c).startswith('prob_')]
 # %% ../nbs/51_runs.ipynb #58d65819
 def _run(df, name, fn, seed, out, settings):
     "Train one remedy with one seed and write its predictions: their file is the sign that it is done"
-    REMEDIES[name], start = fn, monotonic()
+    REMEDIES[name], start, resume = fn, monotonic(), out/f'.{name}-{seed}'
     with _no_bars():
-        learn = train_remedy(df, name, seed=seed, **settings | dict(cbs=[_NoValidation(), *L(settings.get('cbs'))]))
+        learn = train_remedy(df, name, seed=seed, resume=resume, **settings | dict(cbs=[_NoValidation(), *L(settings.get('cbs'))]))
         preds = predict(learn, df[df.split.isin(['valid', 'test'])])
     if not np.isfinite(preds[_probs(preds)].to_numpy(float)).all():
+        shutil.rmtree(resume)
         raise ValueError(f"expected probabilities from {name} with seed {seed}, found that the training diverged; "
             f"take a lower rate (lr_unfrozen={settings['lr_unfrozen']})")
     write_whole(out/f'{name}-{seed}.json', json.dumps(dict(prior=learn.prior.to_dict(), seconds=round(monotonic() - start, 1))))
     write_whole(out/f'{name}-{seed}.csv', preds[_kept + _probs(preds)].to_csv(index=False))
+    shutil.rmtree(resume, ignore_errors=True)
 
 # %% ../nbs/51_runs.ipynb #0ebd273c
 def _in_turn(jobs):
