@@ -10,7 +10,7 @@ __all__ = ['study', 'pneumo_study']
 # %% ../nbs/62_study.ipynb #41ae42db
 from . import __version__
 
-import math, shutil, warnings
+import json, math, shutil, warnings
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +18,6 @@ from types import SimpleNamespace
 from typing import Annotated
 
 import pandas as pd
-from fastcore.nbio import mk_cell, nb2str, new_nb
 from fastcore.script import anno_parser
 
 from .core import deliver, write_whole
@@ -33,7 +32,7 @@ from .remedy import REMEDIES, head_epochs, parse_remedy, remedy_recipe, train_re
 from .bundle import BUNDLE_FILES
 from .command import run_command, writing
 from .model import save_model
-from .report import study_page
+from .report import study_notebook, study_page
 
 # %% ../nbs/62_study.ipynb #62445da4
 def _names(s): return list(dict.fromkeys(['none', s.balance]))
@@ -46,11 +45,11 @@ def _shown(df, learn):
 # %% ../nbs/62_study.ipynb #c4d25935
 def _with(balance): return f"Training with {balance}: {REMEDIES[balance.partition('+')[0]].__doc__}."
 
-def _train(df, balance, s, path):
+def _train(df, balance, s, begun):
     "Train one network as the settings `s` say; predict validation and test images"
     print(f"\n{_with(balance)}", flush=True)
     learn = train_remedy(df, balance, s.frozen, s.unfrozen, s.lr_frozen, s.lr_unfrozen, s.seed, size=s.size, item_size=s.item_size,
-        bs=s.bs, num_workers=s.num_workers, cache=True, arch=s.arch, pretrained=s.pretrained, weights=s.weights, path=path)
+        bs=s.bs, num_workers=s.num_workers, cache=True, arch=s.arch, pretrained=s.pretrained, weights=s.weights, path=begun, resume=begun/balance)
     preds = predict(learn, df[df.split != 'train'])
     parts = dict(valid=preds[preds.split == 'valid'], preds=preds[preds.split == 'test'], table=_shown(df, learn))
     return SimpleNamespace(name='baseline' if balance == 'none' else balance, learn=learn, history=learn.history, prior=learn.prior,
@@ -65,16 +64,34 @@ def _old(out):
     models = [o for o in sorted((out/'models').glob('*/')) if o.name.partition('+')[0] in ('baseline', *REMEDIES)]
     return [o for o in [*(out/o for o in _results), *(m/o for m in models for o in BUNDLE_FILES)] if o.is_file() or o.is_symlink()]
 
-def _out_folder(out, overwrite):
+def _out_folder(out, overwrite, going_on):
     "`out` as an existing folder that takes our files"
     out = Path(out).expanduser()
     with writing(out):
         out.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix='.study-', dir=out): pass
     old = ', '.join(str(o.relative_to(out)) for o in _old(out))
-    if old and not overwrite: raise ValueError(f"expected a folder without results, found {old} in {out}; "
+    if old and not overwrite and not going_on: raise ValueError(f"expected a folder without results, found {old} in {out}; "
         "pass another folder with --out, or --overwrite to replace them")
     return out
+
+# %% ../nbs/62_study.ipynb #0d70827b
+def _said(path, s):
+    "What makes it this study, in words"
+    what = f'{len(path)} rows of a table' if isinstance(path, pd.DataFrame) else path and str(Path(path).absolute())
+    return dict(path=what, pneumo_imbalance=__version__) | {k: str(v) for k,v in vars(s).items() if k != 'num_workers'}
+
+def _goes_on(begun, said, overwrite):
+    "Is a study to be gone on with? Raise ValueError where it is another one"
+    file = begun/'settings.json'
+    if overwrite: shutil.rmtree(begun, ignore_errors=True)
+    if not file.exists() or not any(begun.glob('*/checkpoint-*')): return False
+    was = json.loads(file.read_text(encoding='utf-8'))
+    odd = ', '.join(k for k,v in said.items() if was.get(k) != v)
+    if odd: raise ValueError(f"expected the study that was begun in {begun.parent}, found other settings ({odd}); pass those that it had, "
+        "another folder with --out, or --overwrite to begin anew")
+    print(f'Going on with the study that was begun in {begun.parent}.')
+    return True
 
 # %% ../nbs/62_study.ipynb #58c47670
 def _joined(runs, key):
@@ -97,7 +114,8 @@ def _save_runs(job, folder):
         write_whole(folder/f'{file}.csv', _joined(job.runs, key).reset_index('model').to_csv(index=False))
     (folder/'models').mkdir()
     for r in job.runs: _save_network(r, job, folder/'models'/r.name)
-    if job.book is not None: _save_notebook(job, folder)
+    if job.book is not None: write_whole(folder/'study.ipynb', study_notebook(job, _names(job.s)))
+    if isinstance(job.book, pd.DataFrame): write_whole(folder/'images.csv', job.book.to_csv(index=False))
 
 # %% ../nbs/62_study.ipynb #ce14a23d
 def _publish(save, out):
@@ -110,59 +128,6 @@ def _publish(save, out):
             (to := out/o.relative_to(new)).parent.mkdir(parents=True, exist_ok=True)
             o.replace(to)
         shutil.rmtree(new)
-
-# %% ../nbs/62_study.ipynb #48376032
-_steps = """# A study of class imbalance
-Written by pneumo_imbalance {version}. It does what the study beside it did, with the same settings. **Not for clinical use.**
-
-import pandas as pd
-from pneumo_imbalance.all import *
-
-## Images
-Found, split by patient, and checked.
-
-df = {images}
-df = {split}
-leaks = check_leaks(df, on_leak={on_leak!r})
-df = leaks.df
-sheet = audit(df, {seed})
-sheet
-
-## Training
-The same network with and without a remedy, from the same seed.
-
-runs, preds = {{}}, {{}}
-for balance in {names!r}:
-    runs[balance] = train_remedy(df, balance, {frozen}, {unfrozen}, {lr_frozen}, {lr_unfrozen}, {seed}, size={size}, item_size={item_size},
-        bs={bs}, num_workers={num_workers}, cache=True, arch={arch!r}, pretrained={pretrained}, weights={weights!r})
-    preds[balance] = predict(runs[balance], df[df.split != 'train'])
-
-## What the test images say
-
-test = {{k: p[p.split == 'test'] for k,p in preds.items()}}
-first, last = list(test)[0], list(test)[-1]
-pd.concat({{k: score(p, {positive!r}, seed={seed}) for k,p in test.items()}})
-
-score_difference(test[first], test[last], {positive!r}, seed={seed})
-
-plot_roc({curves}, {positive!r});
-
-plot_confusion(test[last]);
-
-plot_grad_cam(runs[last], df[df.split == 'test'].sample(6, random_state={seed}));"""
-
-# %% ../nbs/62_study.ipynb #5568c969
-def _save_notebook(job, folder):
-    "The study as study.ipynb; a table of images goes along as images.csv"
-    s, path, table = job.s, job.book, isinstance(job.book, pd.DataFrame)
-    images = "read_table('images.csv')" if table else f'scan_images({str(Path(path).absolute())!r}, patient={s.patient!r})'
-    tested = 'df' if job.own_test else f'split_test(df, {s.test_pct}, {s.seed})'
-    words = vars(s) | dict(version=__version__, images=images, split=f'split_valid({tested}, {s.valid_pct}, {s.seed})', names=_names(s),
-        curves='test[last]' if job.positive is None else 'test', positive=job.positive, arch=getattr(s.arch, '__name__', s.arch))
-    cells = [mk_cell(o.format(**words), 'markdown' if o.startswith('#') else 'code') for o in _steps.split('\n\n')]
-    meta = dict(kernelspec=dict(name='python3', display_name='Python 3', language='python'))
-    write_whole(folder/'study.ipynb', nb2str(new_nb(cells, meta)))
-    if table: write_whole(folder/'images.csv', path.to_csv(index=False))
 
 # %% ../nbs/62_study.ipynb #5df7b517
 _phantom_counts = dict(train=dict(NORMAL=268, PNEUMONIA=775), val=dict(NORMAL=8, PNEUMONIA=8), test=dict(NORMAL=117, PNEUMONIA=195))
@@ -225,23 +190,27 @@ def _finish_run(job, out, left):
     with writing(out): write_whole(out/'report.html', page)
     return failed
 
-def _train_all(job, out):
+def _train_all(job, begun, said):
     "Train baseline and remedy, and write the results after each; the names of the page's parts that failed"
     s, names = job.s, _names(job.s)
     head_epochs(remedy_recipe(job.df, s.balance, s.seed), s.balance, s.unfrozen)
-    with TemporaryDirectory() as tmp:
-        for balance in names:
-            job.runs.append(_train(job.df, balance, s, tmp))
-            failed = _finish_run(job, out, '' if balance == names[-1] else s.balance)
+    with writing(begun.parent):
+        begun.mkdir(exist_ok=True)
+        write_whole(begun/'settings.json', json.dumps(said))
+    for balance in names:
+        job.runs.append(_train(job.df, balance, s, begun))
+        failed = _finish_run(job, begun.parent, '' if balance == names[-1] else s.balance)
+    shutil.rmtree(begun)
     return failed
 
 # %% ../nbs/62_study.ipynb #bd270bd5
 def _study(path, out, overwrite, notebook, **settings):
     "A study; where its report lies, and the names of parts of it that failed"
     _check_settings(s := SimpleNamespace(**settings))
-    out = _out_folder(out, overwrite)
+    begun, said = Path(out).expanduser()/'.pneumo-begun', _said(path, s)
+    out = _out_folder(out, overwrite, _goes_on(begun, said, overwrite))
     job = _prepared(_phantoms(out, s) if path is None else path, s, notebook, path is None)
-    try: failed = _train_all(job, out)
+    try: failed = _train_all(job, begun, said)
     except KeyboardInterrupt: raise KeyboardInterrupt(', '.join(r.name for r in job.runs if r.scores is not None)) from None
     print(f"\nThe report: {out/'report.html'}")
     return out/'report.html', failed
@@ -292,4 +261,5 @@ def pneumo_study(
     def work(**args):
         failed = _study(**args)[1]
         return (1, 'parts of the report could not be made: ' + '; '.join(failed)) if failed else (0, '')
-    return run_command(_parser(), args, work, lambda args, e: f"finished and kept in {args['out']}: {e or 'nothing'}")
+    return run_command(_parser(), args, work, lambda args, e: f"finished and kept in {args['out']}: {e or 'nothing'}; "
+        'the same command goes on from here')
