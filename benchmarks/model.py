@@ -1,7 +1,7 @@
 "A saved model: round trips, size, time to load and to predict, torch and ONNX: `python -m benchmarks.model`. Writes its figures."
-import argparse, datetime, json, os, tempfile, time
+import argparse, datetime, json, tempfile, time
 from pathlib import Path
-import numpy as np, pandas as pd, torch
+import numpy as np, torch
 from torch import nn
 from benchmarks.speed import machine
 from pneumo_imbalance.phantom import make_phantoms

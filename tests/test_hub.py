@@ -1,6 +1,6 @@
 "Model cards that the hub can read, whatever the classes are called, and calls that the hub's library knows."
-import inspect, json
-import numpy as np, pandas as pd, pytest
+import inspect
+import pandas as pd, pytest
 from hypothesis import given, strategies as st
 from pneumo_imbalance.bundle import BUNDLE_FILES
 from pneumo_imbalance.card import model_card

@@ -245,6 +245,7 @@ first, bn = '0.0.weight', '0.1.running_mean'
 giant = (10**9).to_bytes(8, 'little') + b'{'
 header = b'{"0.0.weight":{"dtype":"F32","shape":[1000000,1000000],"data_offsets":[0,4000000000000]}}'
 lying = len(header).to_bytes(8, 'little') + header
+# chkstyle: ignore-node
 tampered = {
     'no weights': (remove('model.safetensors'), 'no model.safetensors'),
     'no description': (remove('model.json'), 'no model.json'),

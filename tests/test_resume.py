@@ -74,6 +74,7 @@ def cut(df, folder, at, cbs=(), **kwargs):
 def shuffled(rows, seed): return RandomSampler(range(len(rows)), generator=torch.Generator().manual_seed(seed))
 def steps(sampler): return lambda rows, seed: StepSampler(sampler(rows, seed=seed), 30)
 
+# chkstyle: ignore-node
 ways = dict(plain={}, balanced=dict(dls=dict(sampler=BalancedSampler)), undersampled=dict(dls=dict(sampler=UndersampledSampler)),
     steps=dict(dls=dict(sampler=steps(BalancedSampler))), generator=dict(dls=dict(sampler=steps(shuffled))),
     still=dict(plan=dict(train_bn=False)), best=dict(plan=dict(keep_best=True)), views=dict(plan=dict(views=2, keep_best=True)),

@@ -60,7 +60,8 @@ def test_killed_and_gone_on_with(images, whole, share, tmp_path, monkeypatch, ca
     capsys.readouterr()
     study(images, out, **small)
     assert ('Going on with the study' in capsys.readouterr().out) == begun
-    for o in ('predictions.csv', 'predictions_valid.csv', 'history.csv', 'scores.csv'): assert (out/o).read_bytes() == (whole[0]/o).read_bytes(), o
+    for o in ('predictions', 'predictions_valid', 'history', 'scores'):
+        assert (out/f'{o}.csv').read_bytes() == (whole[0]/f'{o}.csv').read_bytes(), o
     assert files(out) == files(whole[0]) and not [o for o in files(out) if o.startswith('.')]
 
 def test_other_settings_are_refused_and_overwrite_begins_anew(images, tmp_path, capsys):
@@ -69,7 +70,8 @@ def test_other_settings_are_refused_and_overwrite_begins_anew(images, tmp_path, 
         killed_at(m, 12)
         with pytest.raises(Killed): study(images, out, **small)
         m.undo()
-        with pytest.raises(ValueError, match=r'the study that was begun in .*other settings \(seed\).*--overwrite'): study(images, out, seed=1, **small)
+        other = r'the study that was begun in .*other settings \(seed\).*--overwrite'
+        with pytest.raises(ValueError, match=other): study(images, out, seed=1, **small)
         m.setattr(module, 'study_page', lambda *_: ('<html></html>', []))
         study(images, out, seed=1, overwrite=True, **small)
     assert 'Going on' not in capsys.readouterr().out and (out/'predictions.csv').exists()
