@@ -10,6 +10,7 @@ root = Path(__file__).resolve().parents[1]
 bin_dir = Path(sys.executable).parent
 tally = dict(passed=0, failed=0)
 not_ours = '.git', '.venv', '_docs', '_proc', 'build', 'dist', 'study'
+training = 'study', 'study_resume', 'remedies', 'resume', 'model', 'elsewhere', 'dicom', 'app' # half of the time of all tests
 longest = 'remedies', '62_study', '52_compare', 'pitfalls', 'tutorial', 'index', '22_audit', '33_train'
 
 def run(
@@ -71,14 +72,17 @@ def check_style(tree):
     rc, out = run('chkstyle', '--show-rule', cwd=tree)
     report(rc == 0, 'chkstyle', out)
 
-def run_pytest(tree):
-    "The tests in `tests/`, each counted by itself."
-    rc, out = run(sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '--junitxml=pytest.xml', cwd=tree)
-    xml = tree/'pytest.xml'
+def run_pytest(
+    tree, # The copied tree
+    files, # Tests to run
+    part): # Name of the part
+    "A part of the tests in `tests/`, each counted by itself."
+    xml = tree/f'pytest-{part}.xml'
+    rc, out = run(sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', f'--junitxml={xml}', *files, cwd=tree)
     n = dict(ElementTree.parse(xml).getroot().find('testsuite').attrib) if xml.exists() else {}
     n_bad = int(n.get('failures', 0)) + int(n.get('errors', 0)) or int(rc != 0)
     n_ok = max(0, int(n.get('tests', 0)) - n_bad - int(n.get('skipped', 0)))
-    return rc == 0, f'pytest: {n_ok} of {n_ok + n_bad}', out, n_ok, n_bad
+    return rc == 0, f'pytest, {part}: {n_ok} of {n_ok + n_bad}', out, n_ok, n_bad
 
 def run_wheel(tree):
     "The sdist and the wheel made from it are built; the wheel, alone in a folder, gives the whole package."
@@ -118,6 +122,11 @@ def waits(nb):
     "Where a notebook stands in the queue: those that take longest come first, or the last one would keep all waiting."
     return longest.index(nb.stem) if nb.stem in longest else len(longest)
 
+def parts(tree):
+    "The tests in two parts, side by side: those that train or start programs, and the others."
+    files = {f'tests/{o.name}': o.stem[5:] in training for o in sorted((tree/'tests').glob('test_*.py'))}
+    for part,trains in (('training', True), ('the rest', False)): yield run_pytest, tree, [k for k,v in files.items() if v == trains], part
+
 def run_all(tree):
     "pytest, the wheel and every notebook side by side, each process on one thread; notebooks alone write into `tree`."
     apart = tree.parent/'apart'/tree.name
@@ -127,7 +136,7 @@ def run_all(tree):
     with ExitStack() as stack:
         for _ in range(n): idle.put(stack.enter_context(start_warm(tree)))
         pool = stack.enter_context(ThreadPoolExecutor(n))
-        jobs = [pool.submit(timed, *o) for o in ((run_pytest, apart), *((run_notebook, nb, idle) for nb in nbs), (run_wheel, apart))]
+        jobs = [pool.submit(timed, *o) for o in (*parts(apart), *((run_notebook, nb, idle) for nb in nbs), (run_wheel, apart))]
         for job in as_completed(jobs): report(*job.result())
 
 def check_outputs(tree, before, strict):
