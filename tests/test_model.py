@@ -73,7 +73,9 @@ def test_images_that_are_decoded_anew_each_time(images, tmp_path):
     model = same(learner(images, cache=False), images, tmp_path/'m', small)
     assert not model.about['presized']
 
-@pytest.mark.parametrize('arch,kind', [('resnet18', 'torchvision'), ('resnet10t', 'timm'), (vectors, 'function')])
+networks = dict(resnet18='torchvision', shufflenet_v2_x0_5='torchvision', resnet10t='timm') | {vectors: 'function'}
+
+@pytest.mark.parametrize('arch,kind', networks.items())
 def test_any_network(images, tmp_path, arch, kind):
     if kind == 'timm': pytest.importorskip('timm')
     model = same(learner(images, arch), images[images.split == 'valid'], tmp_path/'m', arch if kind == 'function' else None)
