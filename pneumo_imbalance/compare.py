@@ -197,6 +197,7 @@ def compare_remedies(
     positive=None, # Class that is looked for; None: see `positive_class` for two, for several the mean of each against the rest
     n_boot=1000, # Resamples of the patients
     on_leak='raise', # See `check_leaks`
+    executor=None, # Workers that train instead, of any `concurrent.futures.Executor`: see `hand_out`
     **kwargs # For `make_runs`: epochs, rates, sizes, arch, …
 ) -> Comparison: # Scores of every run, their means, and differences to 'none'
     "Train every remedy with every seed on equal terms and compare what the test images say; raises ValueError before the first training"
@@ -207,7 +208,7 @@ def compare_remedies(
     df = leaks.df.reset_index(drop=True)
     _check_compared(df)
     positive = _positive(class_names(df), positive)
-    make_runs(df, names, seeds, out, n_jobs, **kwargs)
+    make_runs(df, names, seeds, out, n_jobs, executor, **kwargs)
     return _gathered(out, names, seeds, positive, n_boot)
 
 # %% ../nbs/52_compare.ipynb #d17659f8

@@ -25,13 +25,13 @@ _side = 64
 
 def _thumbnail(file): return open_image(file, least=_side).resize((_side, _side), Image.BILINEAR)
 
-def _kept(images, n_workers):
+def _kept(images, n_workers, executor=None):
     "The thumbnails of a table with a row a digest: an array, and where each digest lies in it"
     how = _thumbnail, (_side, _side)
-    try: array, at, failed = keep_squares(cache_folder()/'thumbnails'/'gray', images, *how, 10e9, 'thumbnails', n_workers)
+    try: array, at, failed = keep_squares(cache_folder()/'thumbnails'/'gray', images, *how, 10e9, 'thumbnails', n_workers, executor)
     except OSError as e:
         print(f"Thumbnails are not kept: {e}.")
-        array, at, failed = draw_squares(images, *how, 'thumbnails', n_workers)
+        array, at, failed = draw_squares(images, *how, 'thumbnails', n_workers, executor)
     if failed:
         why = next(iter(failed.values()))
         print(f"{len(failed):,} images can't be read now, or changed since they were scanned: they are compared with nothing ({why}).")
@@ -40,11 +40,12 @@ def _kept(images, n_workers):
 # %% ../nbs/20_copies.ipynb #f2d6d18a
 def thumbnails(
     df, # A table of images
-    n_workers=None # Threads; None: one a core
+    n_workers=None, # Threads; None: one a core
+    executor=None # Workers that draw instead of threads: see `hand_out`
 ) -> np.ndarray: # Shape (N, 64, 64), uint8, in the order of the usable rows
     "A gray thumbnail of each usable image, remembered by digest between runs"
     images = usable(df, ('path', 'digest'))
-    array, at = _kept(images.drop_duplicates('digest'), n_workers)
+    array, at = _kept(images.drop_duplicates('digest'), n_workers, executor)
     at = at.reindex(images.digest).to_numpy(float)
     out = np.zeros((len(at), _side, _side), np.uint8)
     out[at >= 0] = array[at[at >= 0].astype(int)]
@@ -175,13 +176,14 @@ def _like(array, at, threshold):
 def near_duplicates(
     df, # A table of images
     threshold=.995, # Least score of a pair, from .97 to 1
-    n_workers=None # Threads; None: one a core
+    n_workers=None, # Threads; None: one a core
+    executor=None # Workers that draw the thumbnails: see `hand_out`
 ) -> pd.DataFrame: # path_a, path_b, split_a, split_b, label_a, label_b, score; best first
     "Pairs of files with one image: re-encoded, resized, converted, brightened or darkened by up to 30 %, trimmed by up to 3 % at each edge"
     if not .97 <= threshold <= 1:
         raise ValueError(f"expected a threshold from .97 to 1, found {threshold}; two images of one chest reach .99")
     rows = usable(df, ('path', 'split', 'label', 'digest')).drop_duplicates('path')
-    pairs = _like(*_kept(rows.drop_duplicates('digest'), n_workers), threshold)
+    pairs = _like(*_kept(rows.drop_duplicates('digest'), n_workers, executor), threshold)
     for k in 'ab': pairs = pairs.merge(rows[['path', 'split', 'label', 'digest']].add_suffix(f'_{k}'), on=f'digest_{k}')
     columns = ['path_a', 'path_b', 'split_a', 'split_b', 'label_a', 'label_b', 'score']
     return pairs[columns].sort_values('score', ascending=False, ignore_index=True)

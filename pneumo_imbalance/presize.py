@@ -8,6 +8,8 @@ Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/presize.html.md"""
 __all__ = ['METHODS', 'PresizedImages', 'presize', 'clear_presized']
 
 # %% ../nbs/31_presize.ipynb #0dcb874e
+from functools import partial
+
 import numpy as np, pandas as pd, torch
 from fastcore.basics import patch
 from PIL import Image
@@ -105,6 +107,8 @@ def _check_settings(size, method, channels):
     if channels not in (None, 1, 3):
         raise ValueError(f"expected channels=1 (gray), 3 (colour) or None (as the images are), found {channels!r}")
 
+def _drawn(file, mode, size, method): return _square(open_image(file, mode, least=size), size, method)
+
 def _check_drawn(failed, n):
     "Every image was there as it was scanned"
     if failed: raise ValueError(f"{next(iter(failed.values()))} (so it is with {len(failed):,} of {n:,} images; the others are kept)")
@@ -116,16 +120,17 @@ def presize(
     method='squish', # How an image becomes a square: 'squish', 'crop' (the middle) or 'pad' (mirrored borders)
     channels=None, # 1 for gray, 3 for colour; None: gray, unless one of 200 images looked at has colour
     max_bytes=50e9, # Most bytes that all presized images may take on the disk
-    n_workers=None # Threads; None: one a core
+    n_workers=None, # Threads; None: one a core
+    executor=None # Workers that decode instead of threads: see `hand_out`
 ) -> PresizedImages: # All usable images of `df`
     "Decode and shrink every image once, and keep the squares; ValueError if an image is gone or changed, OSError if none can be kept"
     _check_settings(size, method, channels)
     images = usable(df, ('path', 'digest')).drop_duplicates('digest')
     channels = channels or _channels(images)
     mode, shape = ('L', (size, size)) if channels == 1 else ('RGB', (size, size, 3))
-    def draw(file): return _square(open_image(file, mode, least=size), size, method)
+    draw = partial(_drawn, mode=mode, size=size, method=method)
     folder = cache_folder()/'presized'/f'{size}-{method}-{channels}'
-    array, slots, failed = keep_squares(folder, images, draw, shape, max_bytes, 'presizing', n_workers)
+    array, slots, failed = keep_squares(folder, images, draw, shape, max_bytes, 'presizing', n_workers, executor)
     _check_drawn(failed, len(images))
     return PresizedImages(array, slots)
 

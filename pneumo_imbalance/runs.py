@@ -8,7 +8,8 @@ Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/runs.html.md"""
 __all__ = ['make_runs', 'read_run']
 
 # %% ../nbs/51_runs.ipynb #9e614b8d
-from .core import track, write_whole
+from .core import cache_folder, track, write_whole
+from .store import hand_out
 from .presize import presize
 from .train import find_arch, xray_learner
 from .evaluate import predict
@@ -16,12 +17,14 @@ from .calibrate import correct_prior
 from .remedy import REMEDIES, head_epochs, parse_remedy, remedy_recipe, train_remedy
 
 import hashlib, inspect, json, os, pickle, re, shutil
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
+from platform import node
+from threading import Lock
 from time import monotonic
 
 import numpy as np, pandas as pd, torch
@@ -110,17 +113,44 @@ def _check_portable(jobs):
         except Exception: ours = True
         if ours:
             raise ValueError("expected remedies and settings that other processes can import, "
-                f"found {name} with something of this session; move it to a module, or take n_jobs=1")
+                f"found {name} with something of this session; move it to a module, or take n_jobs=1 and no executor")
 
 def _side_by_side(jobs, n_jobs):
     "Several runs at a time, a process each, which share the cores"
     _check_portable(jobs)
     with ProcessPoolExecutor(n_jobs, get_context('spawn'), torch.set_num_threads, (max(torch.get_num_threads()//n_jobs, 1),)) as ex:
-        try:
-            for o in track(as_completed([ex.submit(_run, *o) for o in jobs]), desc='runs', total=len(jobs)): o.result()
-        except BaseException: # an interruption too: what has not begun is not begun
-            ex.shutdown(wait=False, cancel_futures=True)
-            raise
+        for _ in track(hand_out(ex, _run, jobs), desc='runs', total=len(jobs)): pass
+
+# %% ../nbs/51_runs.ipynb #132cacb0
+_alone = Lock()
+
+def _check_shared(out, claim, cached):
+    "Raise unless this worker sees the folders of the process that sent the run"
+    file, cache = out/'settings.json', cache_folder()
+    lack = out if not file.exists() or file.read_text(encoding='utf-8') != claim else cache
+    if lack == out or cached and not (cache/'presized').is_dir():
+        raise ValueError(f"expected workers that share our files, found that {node() or 'one'} doesn't see them in {lack}; "
+            "take a folder on a file system that all machines share, with out= for the runs and PNEUMO_CACHE on every machine for the cache")
+
+def _run_there(df, name, fn, seed, out, settings, claim):
+    "A run in a worker, which makes one sentence of what fails"
+    _check_shared(out, claim, settings['cache'])
+    try:
+        with _alone: _run(df, name, fn, seed, out, settings)
+    except (ValueError, OSError): raise
+    except Exception as e:
+        raise ValueError(f"expected {name} with seed {seed} to train on {node() or 'a worker'}, found {type(e).__name__} "
+            f"({(str(e).splitlines() or ['nothing more'])[0]}); mend that, and make the same call again") from e
+
+def _elsewhere(jobs, executor):
+    "Each run in a worker of an executor"
+    if not isinstance(executor, ThreadPoolExecutor): _check_portable(jobs)
+    claims = {o[4]: (o[4]/'settings.json').read_text(encoding='utf-8') for o in jobs}
+    done = hand_out(executor, _run_there, [(*o, claims[o[4]]) for o in jobs])
+    for _,(_,name,_,seed,out,_) in track(zip(done, jobs), desc='runs', total=len(jobs)):
+        if f'{name}-{seed}.csv' not in os.listdir(out): # a listing is read anew where a network drive remembers what was not there
+            raise ValueError(f"expected predictions of {name} with seed {seed} in {out}, found none when its worker was done; "
+                "take a folder on a file system that all machines share, with out=")
 
 # %% ../nbs/51_runs.ipynb #da232501
 def _jobs(df, names, seeds, out, settings):
@@ -134,15 +164,18 @@ def make_runs(
     seeds, # A list of seeds
     out, # Folder for the runs; it is made if need be
     n_jobs=1, # Trainings at a time, in processes that share the cores
+    executor=None, # Workers that train instead, of any `concurrent.futures.Executor`: see `hand_out`
     **kwargs # For `train_remedy`: epochs, rates, sizes, arch, …
 ):
     "Train each remedy with each seed, unless that is done; raises ValueError where `out` holds runs of other images or settings"
-    settings, out = _settings(kwargs), Path(out)
+    if executor is not None and n_jobs != 1: raise ValueError(f"expected n_jobs or an executor, found both (n_jobs={n_jobs}); leave one out")
+    settings, out = _settings(kwargs), Path(out) if executor is None else Path(out).absolute()
     for o in names: head_epochs(remedy_recipe(df, o, 0), o, settings['unfrozen'])
     _claim(out, df, settings)
     jobs = _jobs(df, names, seeds, out, settings)
-    if jobs and settings['cache']: presize(df, settings['item_size'])
-    _in_turn(jobs) if n_jobs == 1 else _side_by_side(jobs, n_jobs)
+    if jobs and settings['cache']: presize(df, settings['item_size'], executor=executor)
+    if executor is not None: _elsewhere(jobs, executor)
+    else: _in_turn(jobs) if n_jobs == 1 else _side_by_side(jobs, n_jobs)
 
 # %% ../nbs/51_runs.ipynb #6de41a5c
 def read_run(
