@@ -20,10 +20,8 @@ from .names import PATTERNS, patient_id, positive_class # chkstyle: ignore
 from .dicom import DICOM_COLUMNS, NO_IMAGE, is_dicom_file
 from .image import SUFFIXES, measure_images
 
-# %% ../nbs/12_data.ipynb #e82dfd30
-_all_ = ['PATTERNS', 'SPLITS', 'patient_id', 'positive_class', 'split_label']
-
 # %% ../nbs/12_data.ipynb #b9212686
+_all_ = ['PATTERNS', 'SPLITS', 'patient_id', 'positive_class', 'split_label']
 COLUMNS = ['path', 'split', 'label', 'patient', 'width', 'height', 'mode', 'bytes', 'digest', 'problem']
 
 def _one_spelling(labels):
@@ -97,7 +95,8 @@ def _says(file):
 def scan_images(
     path, # Folder of images: split/class/image, class/image, with any nesting above
     patient=None, # How to tell the patient from an image's path below `path`: see `find_patients`
-    n_workers=None # Threads; None: one a core
+    n_workers=None, # Threads; None: one a core
+    rescan=False # Read every file, also those that are as they were at the last scan?
 ) -> pd.DataFrame: # The table of images, sorted by path
     "Scan a folder tree into the table of images and say what was left out"
     path = _check_folder(path)
@@ -105,7 +104,7 @@ def scan_images(
     places = [split_label(f, path.resolve().name) for f in files]
     _check_found(path, files, [o[1] for o in places])
     df = pd.DataFrame(dict(path=[str(path/f) for f in files], split=[o[0] for o in places], label=_one_spelling([o[1] for o in places])))
-    df = df.join(measure_images(df.path, n_workers))
+    df = df.join(measure_images(df.path, n_workers, path, rescan))
     df.loc[(df.label == '') & (df.problem == ''), 'problem'] = 'in no class folder'
     nested = nested_copies(files, df.digest, _says)
     _say_left_out(n_hidden, nested)
@@ -218,9 +217,9 @@ def _root(csv, paths):
     there, here = (any(os.path.exists(d/o) for o in paths[:100]) for d in (own, Path()))
     return Path() if here and not there else own
 
-def _measured(df, n_workers):
+def _measured(df, *how):
     "`df` with each file's measures anew; what a table says of a patient stays, and a problem for as long as the file is the same"
-    new = measure_images(df.path, n_workers)
+    new = measure_images(df.path, *how)
     if 'problem' in df:
         note = df.problem.astype(object).where(df.problem.notna(), '')
         same = df.digest.astype(object).where(df.digest.notna(), '') == new.digest if 'digest' in df else note.notna()
@@ -237,7 +236,8 @@ def read_table(
     split=None, # Column of splits; None: 'split', if there is one, else every image is a training image
     patient=None, # Column of patients; None: 'patient', if there is one, else see `find_patients`
     suffix='', # What the names in the CSV lack to be those of files, such as '.dcm'
-    n_workers=None # Threads; None: one a core
+    n_workers=None, # Threads; None: one a core
+    rescan=False # Read every file, also those that are as they were at the last scan?
 ) -> pd.DataFrame: # The table of images, in the order given
     "Turn a CSV or DataFrame with paths and labels into the table of images"
     frame = csv if isinstance(csv, pd.DataFrame) else _read_csv(csv, [path, label, split or 'split', patient or 'patient'])
@@ -247,7 +247,8 @@ def read_table(
     given, names = 'patient' in df, df.path.tolist()
     if given: df = _with_patients(df)
     where = _root(csv, df.path) if root is None else Path(root)
-    df = _measured(df.assign(path=[str(where/o) for o in df.path], label=as_categories(df.label).astype(object)), n_workers)
+    df = df.assign(path=[str(where/o) for o in df.path], label=as_categories(df.label).astype(object))
+    df = _measured(df, n_workers, where, rescan)
     df.loc[df.label.isna() & (df.problem == ''), 'problem'] = 'without a label'
     df = _table(df if given else df.assign(patient=_patients(df, names, None)))
     _say_problems(df)

@@ -8,16 +8,20 @@ Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/image.html.md"""
 __all__ = ['MAX_BYTES', 'SUFFIXES', 'read_bytes', 'open_image', 'measure_image', 'measure_images']
 
 # %% ../nbs/10_image.ipynb #734b0c1d
-import ctypes, hashlib, os, stat, threading, zlib
+import ctypes, hashlib, os, stat, sys, threading, zlib
 from contextlib import contextmanager, nullcontext
+from functools import cache
+from pathlib import Path
 
-import numpy as np, pandas as pd
+import numpy as np, pandas as pd, PIL
 from fastcore.basics import chunked
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile
 
+from . import __version__
 from .core import thread_pool, track
+from .remember import RowMemory, file_stamp
 from .header import MAX_MEMORY, memory, open_header, with_noise
-from .dicom import NO_IMAGE, dicom_picture, is_dicom, open_dicom
+from .dicom import NO_IMAGE, dicom_picture, hashed, is_dicom, open_dicom
 
 # %% ../nbs/10_image.ipynb #90fb3ad6
 MAX_BYTES = 75_000_000 # A copy without notes may take as much again
@@ -185,12 +189,52 @@ def measure_image(
     except Exception as e: row['problem'] = 'broken link' if os.path.islink(path) and not os.path.exists(path) else _problem(e)
     return row
 
+# %% ../nbs/10_image.ipynb #336930e0
+def _sources():
+    "A checksum of the code that reads files"
+    folder = Path(sys.modules[open_header.__module__].__file__).parent
+    try: return zlib.crc32(b''.join((folder/f'{o}.py').read_bytes() for o in ('header', 'dicom', 'image')))
+    except OSError: return 0
+
+_code = _sources()
+
+def _of_dicom():
+    "What decides the row of a DICOM file, besides: the key, and the library"
+    try: import pydicom
+    except ImportError: return ''
+    return f"{hashed('key', 'scan')} {pydicom.__version__}"
+
+def _decides():
+    "What decides what is found in a file, as a function from its row to a text"
+    user = os.geteuid() if hasattr(os, 'geteuid') else os.environ.get('USERNAME')
+    state = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, MAX_BYTES, MAX_MEMORY
+    known, more = f'{__version__} {_code} {PIL.__version__} {user} {state}', cache(_of_dicom)
+    return lambda row: f'{known} {more()}' if 'patient' in row or row['problem'] else known
+
 # %% ../nbs/10_image.ipynb #336930ed
+def _found(path):
+    "A file, its stamp if what is found may be remembered, and its measures"
+    stamp, row = file_stamp(path), measure_image(path)
+    return path, stamp if row['problem'] in ('', NO_IMAGE) else '', row
+
+def _read(paths, n_workers, memory):
+    "The measures of files, some thousand at a time remembered"
+    with thread_pool(n_workers) as ex:
+        parts = ex.map(lambda part: [_found(o) for o in part], chunked(paths, 32))
+        for many in chunked(track((o for part in parts for o in part), desc='reading images', total=len(paths)), 4096):
+            memory.put(many)
+            yield from (row for *_,row in many)
+
+# %% ../nbs/10_image.ipynb #336930ef
 def measure_images(
     paths, # Files to read
-    n_workers=None # Threads; None: one a core
+    n_workers=None, # Threads; None: one a core
+    archive=None, # Folder whose files' measures are remembered; None: none are
+    rescan=False # Read also what is known?
 ) -> pd.DataFrame: # A row a file, in the order of `paths`
     "Read every file once, in parallel; raises ValueError unless `n_workers` is None or a whole number, 1 or more"
-    with thread_pool(n_workers) as ex:
-        parts = ex.map(lambda part: [measure_image(o) for o in part], chunked(paths, 32))
-        return pd.DataFrame(list(track((o for part in parts for o in part), desc='reading images', total=len(paths))))
+    paths, memory = list(paths), RowMemory(archive, _decides())
+    rows = [None]*len(paths) if rescan else memory.get(paths)
+    new = [i for i,o in enumerate(rows) if o is None]
+    for i,row in zip(new, _read([paths[i] for i in new], n_workers, memory), strict=True): rows[i] = row
+    return pd.DataFrame(rows)
