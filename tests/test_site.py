@@ -47,6 +47,11 @@ def test_index_and_readme_say_the_same():
         for o in re.split(r'(?<=[.?!:])\s+', plain(c['source'])) if o]
     no([o for o in said if o not in readme])
 
+def test_no_link_inside_a_link():
+    "nbdev links every public name between backticks; inside a link of ours that makes a raw address on the page"
+    nested = re.compile(r'\[[^\]\n]*\[`[^\]\n]*`\]\([^)]*\)[^\]\n]*\]\([^)]*\)')
+    no([f'{nb.name}: {o}' for nb in notebooks for c in processed(nb) if c['kind'] == 'markdown' for o in nested.findall(c['source'])])
+
 # Cells
 
 def test_checks_are_folded_and_examples_stay_open():
