@@ -29,7 +29,7 @@ def _one_spelling(labels):
     first = {o.lower(): o for o in sorted(set(labels), reverse=True)}
     return [first[o.lower()] for o in labels]
 
-def _printable(o): return os.fsencode(o).decode('utf-8', 'backslashreplace') if isinstance(o, str) else o
+def _printable(o): return os.fsencode(o).decode('utf-8', 'backslashreplace') if isinstance(o, str) and not o.isascii() else o
 
 def _table(df):
     "`df` with typed, ordered columns and printable names; whatever more it has follows"
@@ -67,8 +67,7 @@ def _say_left_out(n_hidden, nested):
     "One sentence each about hidden files and about nested copies, a folder → its files"
     if n_hidden: print(f"{n_hidden} hidden or __MACOSX files were left out.")
     outer = [o for o in nested if o and not o.startswith(tuple(n for n in nested if n and n != o))]
-    n = sum(len(nested[o]) for o in outer)
-    if outer: print(f"{n} files in {', '.join(outer)} repeat the tree above, byte for byte: the nested copy was left out.")
+    if outer: print(f"{sum(len(nested[o]) for o in outer)} files in {', '.join(outer)} repeat the tree above, byte for byte: the nested copy was left out.")
     if '' in nested: print(f"{len(set(nested['']))} loose files repeat the folders below, byte for byte: they were left out.")
 
 # %% ../nbs/12_data.ipynb #162c0df5
@@ -101,9 +100,10 @@ def scan_images(
     "Scan a folder tree into the table of images and say what was left out"
     path = _check_folder(path)
     files, n_hidden = image_files(path, SUFFIXES, is_dicom_file)
-    places = [split_label(f, path.resolve().name) for f in files]
+    place = {d: split_label(d/'image', path.resolve().name) for d in {f.parent for f in files}}
+    places = [place[f.parent] for f in files]
     _check_found(path, files, [o[1] for o in places])
-    df = pd.DataFrame(dict(path=[str(path/f) for f in files], split=[o[0] for o in places], label=_one_spelling([o[1] for o in places])))
+    df = pd.DataFrame(dict(path=[os.path.join(path, f) for f in files], split=[o[0] for o in places], label=_one_spelling([o[1] for o in places])))
     df = df.join(measure_images(df.path, n_workers, path, rescan))
     df.loc[(df.label == '') & (df.problem == ''), 'problem'] = 'in no class folder'
     nested = nested_copies(files, df.digest, _says)

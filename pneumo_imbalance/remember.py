@@ -83,30 +83,30 @@ class RowMemory:
                 with suppress(OSError): os.unlink(o)
 
 # %% ../nbs/04_remember.ipynb #04000024
-def _checked(memory, path, found):
-    "The row of a path, if it is that of the file as it stands"
-    if not found or not (stamp := file_stamp(path)): return None
+def _checked(memory, name, found):
+    "The row of a file, if it is that of the file as it stands"
+    if not found or not (stamp := file_stamp(name)): return None
     text, seal = found
     try: row = json.loads(text)
     except (TypeError, ValueError): return None
-    return row if seal == _seal(memory.version(row), memory.name(path), stamp, text) else None
+    return row if seal == _seal(memory.version(row), name, stamp, text) else None
 
-def _known(memory, db, paths):
-    "Row of each path; None where it has to be read"
-    numbers = [_number(memory.name(o)) for o in paths]
+def _known(memory, db, names):
+    "Row of each file; None where it has to be read"
+    numbers = [_number(o) for o in names]
     those = 'select number, row, seal from rows where number in (select value from json_each(?))'
     found = {n: o for n,*o in db.execute(those, [json.dumps(numbers)])}
-    return [_checked(memory, o, found.get(n)) for o,n in zip(paths, numbers)]
+    return [_checked(memory, o, found.get(n)) for o,n in zip(names, numbers)]
 
 @patch
 def get(self:RowMemory,
     paths # A list of files
 ) -> list: # The row of each; None where it has to be read
     "What is known of files"
-    paths = [str(o) for o in paths]
-    def work(db): return [row for part in chunked(paths, 1000) for row in _known(self, db, part)]
+    names = [self.name(o) for o in paths]
+    def work(db): return [row for part in chunked(names, 1000) for row in _known(self, db, part)]
     there = self.file is not None and self.file.exists()
-    return (self.attempt(work) if there else None) or [None]*len(paths)
+    return (self.attempt(work) if there else None) or [None]*len(names)
 
 # %% ../nbs/04_remember.ipynb #04000025
 def _write(db, sealed, gone):

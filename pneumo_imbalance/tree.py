@@ -58,7 +58,8 @@ def image_files(
     for d,fs in _folders(path):
         rel = PurePosixPath(Path(d).relative_to(path).as_posix())
         found += [rel/f for f in fs if wanted(d, f)]
-    return sorted(o for o in found if not _hidden(o)), sum(map(_hidden, found))
+    kept = sorted((o for o in found if not _hidden(o)), key=lambda o: o.parts)
+    return kept, len(found) - len(kept)
 
 # %% ../nbs/05_tree.ipynb #70dd7a78
 def _parents(f):

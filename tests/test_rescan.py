@@ -135,6 +135,11 @@ def test_a_csv(tree, tmp_path, reads):
     csv.assign(path=[os.path.relpath(o, tree) for o in csv.path]).to_csv(tree/'a.csv', index=False)
     assert read_table(tree/'a.csv').digest.tolist() == got.digest.tolist() and len(reads) == 2*len(df)
 
+def test_the_limits_are_kept_out_of_the_way(tree):
+    "Odd arguments are refused whether or not all is known"
+    agree(tree)
+    with pytest.raises(ValueError, match='n_workers'): scan_images(tree, n_workers=0)
+
 def test_only_archives_are_remembered(tree, cache, reads):
     for _ in range(2): measure_images(sorted(tree.rglob('*.jpeg')))
     assert len(reads) == 2*18 and not (cache/'scans').exists()
