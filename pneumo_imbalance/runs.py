@@ -121,7 +121,7 @@ def _side_by_side(jobs, n_jobs):
     with ProcessPoolExecutor(n_jobs, get_context('spawn'), torch.set_num_threads, (max(torch.get_num_threads()//n_jobs, 1),)) as ex:
         for _ in track(hand_out(ex, _run, jobs), desc='runs', total=len(jobs)): pass
 
-# %% ../nbs/51_runs.ipynb #132cacb0
+# %% ../nbs/51_runs.ipynb #1fd6c489
 _alone = Lock()
 
 def _check_shared(out, claim, cached):
@@ -130,7 +130,7 @@ def _check_shared(out, claim, cached):
     lack = out if not file.exists() or file.read_text(encoding='utf-8') != claim else cache
     if lack == out or cached and not (cache/'presized').is_dir():
         raise ValueError(f"expected workers that share our files, found that {node() or 'one'} doesn't see them in {lack}; "
-            "take a folder on a file system that all machines share, with out= for the runs and PNEUMO_CACHE on every machine for the cache")
+            "take a folder on a file system that all machines share, with out= for the runs and PNEUMO_CACHE everywhere for the cache")
 
 def _run_there(df, name, fn, seed, out, settings, claim):
     "A run in a worker, which makes one sentence of what fails"
@@ -168,7 +168,7 @@ def make_runs(
     **kwargs # For `train_remedy`: epochs, rates, sizes, arch, …
 ):
     "Train each remedy with each seed, unless that is done; raises ValueError where `out` holds runs of other images or settings"
-    if executor is not None and n_jobs != 1: raise ValueError(f"expected n_jobs or an executor, found both (n_jobs={n_jobs}); leave one out")
+    if executor is not None and n_jobs != 1: raise ValueError(f"expected n_jobs or executor, found both (n_jobs={n_jobs}); leave one out")
     settings, out = _settings(kwargs), Path(out) if executor is None else Path(out).absolute()
     for o in names: head_epochs(remedy_recipe(df, o, 0), o, settings['unfrozen'])
     _claim(out, df, settings)

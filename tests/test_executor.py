@@ -1,4 +1,4 @@
-"Work handed to other processes: the same runs and squares, byte for byte; one sentence for a worker that is killed, fails or sees other files."
+"Work handed to other processes: the same runs and squares, byte for byte; a sentence for workers that are killed, fail or see other files."
 import multiprocessing, os, signal
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -39,7 +39,8 @@ def place(tmp_path_factory):
     "A folder with a cache; one thread for every process"
     tmp, before = tmp_path_factory.mktemp('executor'), torch.get_num_threads()
     with pytest.MonkeyPatch.context() as m:
-        for k,v in dict(PNEUMO_CACHE=str(tmp/'cache'), SENDER=str(os.getpid()), OMP_NUM_THREADS='1', MKL_NUM_THREADS='1').items(): m.setenv(k, v)
+        env = dict(PNEUMO_CACHE=str(tmp/'cache'), SENDER=str(os.getpid()), OMP_NUM_THREADS='1', MKL_NUM_THREADS='1')
+        for k,v in env.items(): m.setenv(k, v)
         torch.set_num_threads(1)
         yield tmp
         torch.set_num_threads(before)
@@ -106,7 +107,7 @@ def test_workers_that_see_other_files(df, alone, place, tmp_path):
     told = (tmp_path/'out/settings.json').read_text()
     runs._check_shared(tmp_path/'out', told, True)
     for out, claim in ((tmp_path/'gone', told), (tmp_path/'out', told.replace('32', '33'))):
-        with pytest.raises(ValueError, match="share our files, found that .* doesn't see them in .*; take a folder"): runs._check_shared(out, claim, True)
+        with pytest.raises(ValueError, match="found that .* doesn't see them in .*; take a folder"): runs._check_shared(out, claim, True)
     with pytest.MonkeyPatch.context() as m:
         m.setenv('PNEUMO_CACHE', str(tmp_path/'mine'))
         runs._check_shared(tmp_path/'out', told, False)
