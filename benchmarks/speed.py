@@ -64,8 +64,42 @@ def decode_loop(files):
 
 def scans(folder, repeats):
     files = get_image_files(folder)
-    fns = {'plain': lambda: scan_loop(files), 'plain, decoded': lambda: decode_loop(files), 'ours': lambda: scan_images(folder)}
+    fns = {'plain': lambda: scan_loop(files), 'plain, decoded': lambda: decode_loop(files),
+        'ours': lambda: scan_images(folder, rescan=True), 'ours, again': lambda: scan_images(folder)}
     return in_turn(fns, repeats, len(files)) | dict(images=len(files))
+
+def highest():
+    "Most memory that this process ever held, in MB; 0 where the system doesn't tell"
+    info = Path('/proc/self/status')
+    return next((int(o.split()[1])/1000 for o in info.read_text().splitlines() if o.startswith('VmHWM')), 0) if info.exists() else 0
+
+def scan_cost(folder, how):
+    "Seconds, images and peak memory in MB above the idle program of one pass over a folder, in a process that did nothing else"
+    files, base = get_image_files(folder), highest()
+    fns = dict(plain=lambda: scan_loop(files), first=lambda: scan_images(folder, rescan=True), again=lambda: scan_images(folder))
+    return dict(seconds=round(seconds(fns[how]), 2), images=len(files), memory_mb=round(highest() - base))
+
+def scan_costs(folder, repeats):
+    "A plain loop, the first scan and the second, in turn: the median seconds and the most memory of each"
+    took = {k: [] for k in ('plain', 'first', 'again')}
+    for k in [*took]*repeats:
+        with ExitStack() as stack: took[k].append(process(stack, held.clear).submit(scan_cost, folder, k).result())
+    n, last = took['first'][0]['images'], max((Path(os.environ['PNEUMO_CACHE'])/'scans').iterdir(), key=os.path.getmtime)
+    size = dict(images=n, repeats=repeats, remembered_bytes_an_image=round(last.stat().st_size/n, 1))
+    def middle(rows): return dict(seconds=float(np.median([o['seconds'] for o in rows])), memory_mb=max(o['memory_mb'] for o in rows))
+    return size | {k: middle(v) for k,v in took.items()}
+
+def scan_main(args):
+    "Scan folders twice: scan.json"
+    with tempfile.TemporaryDirectory() as tmp:
+        os.environ |= dict(PNEUMO_CACHE=f'{tmp}/cache', TQDM_DISABLE='1')
+        res = dict(machine=machine(), scans={})
+        for i,folder in enumerate(args.scans):
+            found = scan_costs(folder, max(1, args.repeats - 2*i))
+            res['scans'][f"{found['images']:,}"] = found | dict(load=round(os.getloadavg()[0], 1))
+            print(json.dumps(found), flush=True)
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out/'scan.json').write_text(json.dumps(res, indent=1) + '\n')
 
 def decodes(df, repeats):
     "Decode and presize, on one core; ours writes down what it made as well"
@@ -427,6 +461,7 @@ def command():
     parser = argparse.ArgumentParser(prog='python -m benchmarks', description=__doc__)
     parser.add_argument('--images', help='folder of full-size images; without one, phantoms are drawn')
     parser.add_argument('--scan', help='folder of many images, to time the scan; without one, that of --images')
+    parser.add_argument('--scans', nargs='*', help='scan these folders twice instead, each in fresh processes, the largest last: scan.json')
     parser.add_argument('--out', type=Path, default=Path('study/speed'), help='folder for speed.json and speed.png')
     parser.add_argument('--bs', type=int, default=32, help='images a batch')
     parser.add_argument('--repeats', type=int, default=5, help='runs that each median is taken of')
@@ -444,4 +479,5 @@ def command():
     parser.add_argument('--memory', help=argparse.SUPPRESS)
     parser.add_argument('--table', help=argparse.SUPPRESS)
     args = parser.parse_args()
-    memory(args.table, args.memory, args.bs) if args.memory else gpu_main(args) if args.gpu else main(args)
+    if args.memory: return memory(args.table, args.memory, args.bs)
+    (gpu_main if args.gpu else scan_main if args.scans else main)(args)

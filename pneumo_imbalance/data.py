@@ -67,7 +67,8 @@ def _say_left_out(n_hidden, nested):
     "One sentence each about hidden files and about nested copies, a folder → its files"
     if n_hidden: print(f"{n_hidden} hidden or __MACOSX files were left out.")
     outer = [o for o in nested if o and not o.startswith(tuple(n for n in nested if n and n != o))]
-    if outer: print(f"{sum(len(nested[o]) for o in outer)} files in {', '.join(outer)} repeat the tree above, byte for byte: the nested copy was left out.")
+    n = sum(len(nested[o]) for o in outer)
+    if outer: print(f"{n} files in {', '.join(outer)} repeat the tree above, byte for byte: the nested copy was left out.")
     if '' in nested: print(f"{len(set(nested['']))} loose files repeat the folders below, byte for byte: they were left out.")
 
 # %% ../nbs/12_data.ipynb #162c0df5
@@ -84,7 +85,6 @@ def _patients(df, names, pattern):
     rest = iter(find_patients([n for n,o in zip(names, told) if not o]) if not all(told) else [])
     return [o or next(rest) for o in told]
 
-# %% ../nbs/12_data.ipynb #bf028ac0
 def _says(file):
     "How much the folders of a file say: does one name a class, and does one name a split?"
     rel = PurePosixPath(file)
@@ -103,8 +103,8 @@ def scan_images(
     place = {d: split_label(d/'image', path.resolve().name) for d in {f.parent for f in files}}
     places = [place[f.parent] for f in files]
     _check_found(path, files, [o[1] for o in places])
-    df = pd.DataFrame(dict(path=[os.path.join(path, f) for f in files], split=[o[0] for o in places], label=_one_spelling([o[1] for o in places])))
-    df = df.join(measure_images(df.path, n_workers, path, rescan))
+    df = pd.DataFrame(places, columns=['split', 'label']).assign(path=[os.path.join(path, f) for f in files])
+    df = df.assign(label=_one_spelling(df.label)).join(measure_images(df.path, n_workers, path, rescan))
     df.loc[(df.label == '') & (df.problem == ''), 'problem'] = 'in no class folder'
     nested = nested_copies(files, df.digest, _says)
     _say_left_out(n_hidden, nested)

@@ -10,7 +10,6 @@ __all__ = ['file_stamp', 'RowMemory']
 # %% ../nbs/04_remember.ipynb #04000004
 import hashlib, json, os, sqlite3, time
 from contextlib import closing, suppress
-from pathlib import Path
 
 from fastcore.basics import chunked, patch
 
@@ -29,17 +28,22 @@ def file_stamp(
     return '' if fresh else f'{o.st_size} {o.st_mtime_ns} {o.st_ctime_ns} {o.st_ino}'
 
 # %% ../nbs/04_remember.ipynb #04000015
-def _number(path): return int.from_bytes(hashlib.blake2b(os.fsencode(path), digest_size=8).digest(), signed=True)
+def _hash(text, n): return hashlib.blake2b(text.encode('utf-8', 'surrogatepass'), digest_size=n)
 
-def _seal(*parts): return hashlib.blake2b('\0'.join(parts).encode('utf-8', 'surrogateescape'), digest_size=12).digest()
+def _number(path): return int.from_bytes(_hash(path, 8).digest(), signed=True)
 
+def _seal(*parts): return _hash('\0'.join(parts), 12).digest()
+
+# %% ../nbs/04_remember.ipynb #04000026
 def _make_space(folder, max_bytes, max_files):
     "A folder for memories; those that were not used for longest go, until those left are within limits"
     folder.mkdir(exist_ok=True)
-    files = sorted(folder.glob('*.sqlite'), key=lambda o: o.stat().st_mtime, reverse=True)
-    sizes = [o.stat().st_size for o in files]
-    for i,o in enumerate(files):
-        if i >= max_files or sum(sizes[:i+1]) > max_bytes: o.unlink(missing_ok=True)
+    found, total = [], 0
+    for o in folder.glob('*.sqlite'):
+        with suppress(FileNotFoundError): found.append((o.stat().st_mtime, o.stat().st_size, o))
+    for i,(_,size,o) in enumerate(sorted(found, reverse=True)):
+        total += size
+        if i >= max_files or total > max_bytes: o.unlink(missing_ok=True)
 
 # %% ../nbs/04_remember.ipynb #04000017
 class RowMemory:
@@ -51,13 +55,14 @@ class RowMemory:
         max_files=200 # Most archives that are remembered
         ):
         self.version = version if callable(version) else lambda row: version
-        self.limits, self.cwd = (max_bytes, max_files), os.getcwd()
-        try: self.file = None if archive is None else self._place(Path(archive).absolute())
+        self.limits, self.file, self.cwd = (max_bytes, max_files), None, ''
+        try:
+            if archive is not None: self._place(archive)
         except OSError as e: self._give_up(e)
 
     def _place(self, archive):
-        folder = cache_folder()/'scans'
-        return folder/f'{hashlib.blake2b(os.fsencode(archive), digest_size=8).hexdigest()}-1.sqlite'
+        self.cwd = os.getcwd()
+        self.file = cache_folder()/'scans'/f'{_hash(self.name(archive), 8).hexdigest()}-1.sqlite'
 
     def _give_up(self, e):
         self.file = None
@@ -105,8 +110,9 @@ def get(self:RowMemory,
     "What is known of files"
     names = [self.name(o) for o in paths]
     def work(db): return [row for part in chunked(names, 1000) for row in _known(self, db, part)]
-    there = self.file is not None and self.file.exists()
-    return (self.attempt(work) if there else None) or [None]*len(names)
+    if self.file is None or not os.path.exists(self.file): return [None]*len(names)
+    with suppress(OSError): os.utime(self.file)
+    return self.attempt(work) or [None]*len(names)
 
 # %% ../nbs/04_remember.ipynb #04000025
 def _write(db, sealed, gone):
@@ -123,4 +129,4 @@ def put(self:RowMemory,
     texts = [(self.name(p), s, json.dumps(o), self.version(o)) for p,s,o in found if s]
     sealed = [(_number(p), text, _seal(v, p, s, text)) for p,s,text,v in texts]
     gone = [(_number(self.name(p)),) for p,s,_ in found if not s]
-    if sealed or self.file.exists(): self.attempt(lambda db: _write(db, sealed, gone), make=True)
+    if sealed or os.path.exists(self.file): self.attempt(lambda db: _write(db, sealed, gone), make=True)

@@ -208,6 +208,24 @@ def test_what_was_used_least_goes(tree, tmp_path, cache):
     remember.RowMemory(tmp_path/'5', max_bytes=1).put([(tree/'absent', 'a stamp', {})])
     assert len(memories(cache)) == 1
 
+def test_paths_that_are_none(tree):
+    "A path with a zero in it, a half character of the file system, a folder"
+    df = scan_images(tree)
+    odd = df[['path', 'label', 'split']].assign(path=['\0', '\udc80', str(tree), *df.path[3:]])
+    for _ in range(2): assert (read_table(odd, root=tree).problem == '').sum() == len(df) - 3
+
+def test_what_was_used_lately_stays(tree, tmp_path, cache):
+    "Asking counts as use"
+    files = sorted(tree.rglob('*.jpeg'))
+    memories = [remember.RowMemory(tmp_path/str(i), max_files=1) for i in range(3)]
+    for i,o in enumerate(memories[:2]):
+        o.limits = 2e9, 9
+        o.put([(f, remember.file_stamp(f), {}) for f in files])
+        os.utime(o.file, (i, i))
+    memories[0].get(files)
+    memories[2].put([(f, remember.file_stamp(f), {}) for f in files])
+    assert [o.file.exists() for o in memories] == [True, False, True]
+
 several = """
 import sys
 from pneumo_imbalance import remember
