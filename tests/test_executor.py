@@ -82,14 +82,14 @@ def test_dask_and_a_worker_is_killed(df, alone, place, tmp_path, monkeypatch):
     with distributed.LocalCluster(**own) as cluster, distributed.Client(cluster) as client:
         ex = client.get_executor()
         assert (thumbnails(df, executor=ex) == thumbnails(df)).all()
-        found = compare_remedies(df, names, 2, tmp_path/'out', n_boot=50, on_leak='ignore', executor=ex, **small)
+        found = compare_remedies(df, names, 1, tmp_path/'out', n_boot=50, on_leak='ignore', executor=ex, **small)
         assert (tmp_path/'killed').exists() and len(found.runs)
         try: list(hand_out(ex, flaky, [(tmp_path/'flag',)]))
         except ZeroDivisionError as e: kept = e # Dask would give what it has for an equal call while somebody holds it
         assert list(hand_out(ex, flaky, [(tmp_path/'flag',)])) == [1] and kept
         with pytest.raises(ValueError, match='such as client.get_executor.. of a Dask client, found Client; pass one'):
             make_runs(df, ['none'], [7], tmp_path/'out', executor=client, **small)
-    check_same(tmp_path/'out', alone[0])
+    check_same(tmp_path/'out', {k: v for k,v in alone[0].items() if k.endswith('-0.csv')})
 
 class Elsewhere(ThreadPoolExecutor):
     "Workers that see the images under other paths"
