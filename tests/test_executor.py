@@ -79,7 +79,8 @@ def test_dask_and_a_worker_is_killed(df, alone, place, tmp_path, monkeypatch):
     distributed = pytest.importorskip('distributed', reason='needs Dask: pip install "dask[distributed]"')
     monkeypatch.setenv('KILL', str(tmp_path/'killed'))
     own = dict(n_workers=2, threads_per_worker=1, dashboard_address=None, local_directory=tmp_path/'dask', silence_logs=50)
-    with distributed.LocalCluster(**own) as cluster, distributed.Client(cluster) as client:
+    steady = pytest.importorskip('dask').config.set({'distributed.scheduler.work-stealing': False}) # the new worker would import all
+    with steady, distributed.LocalCluster(**own) as cluster, distributed.Client(cluster) as client:
         ex = client.get_executor()
         assert (thumbnails(df, executor=ex) == thumbnails(df)).all()
         found = compare_remedies(df, names, 1, tmp_path/'out', n_boot=50, on_leak='ignore', executor=ex, **small)
