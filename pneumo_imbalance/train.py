@@ -24,7 +24,7 @@ from inspect import signature
 from numbers import Real
 
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, torch
-from fastai.torch_core import set_seed as _fastai_seed
+from fastai.torch_core import get_model, set_seed as _fastai_seed
 from fastai.metrics import ActivationType
 from fastai.vision.all import AccumMetric, AvgSmoothLoss, CrossEntropyLossFlat, Learner, TrackerCallback, accuracy, delegates
 from fastai.vision.all import default_split, error_rate, get_c, model_meta, patch, resnet18, vision_learner
@@ -194,7 +194,7 @@ class _KeepBest(TrackerCallback):
     kept = None
     def after_epoch(self):
         super().after_epoch()
-        if self.new_best: self.kept = {k: v.detach().clone() for k,v in self.learn.model.state_dict().items()}
+        if self.new_best: self.kept = {k: v.detach().clone() for k,v in get_model(self.learn.model).state_dict().items()}
 
     def after_fit(self):
         super().after_fit()

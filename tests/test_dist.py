@@ -1,0 +1,101 @@
+"Two processes on one network: the same steps, scores and predictions as one process with the double batch."
+import json, os, socket, subprocess, sys
+import pandas as pd, pytest
+from pneumo_imbalance.phantom import make_phantoms
+
+pytest.importorskip('accelerate', reason='accelerate is not installed: one process only')
+
+script = '''
+import json, sys
+from pathlib import Path
+import pneumo_imbalance.train
+import torch
+from fastai.callback.core import Callback
+from fastai.learner import Learner
+from fastai.metrics import accuracy
+from torch import nn
+from pneumo_imbalance.block import ImageAugment, xray_dataloaders
+from pneumo_imbalance.data import scan_images
+from pneumo_imbalance.dist import first_process_first, is_first_process
+from pneumo_imbalance.evaluate import predict
+from pneumo_imbalance.sampling import BalancedSampler
+from pneumo_imbalance.train import set_seed
+
+class Seen(Callback):
+    def __init__(self): self.steps = []
+    def before_batch(self):
+        if self.training: self.steps.append(self.x.mean((1, 2, 3)).mul(1e4).round().long().tolist())
+
+torch.set_num_threads(1)
+ImageAugment.before_call = lambda self, b, split_idx: setattr(self, 'random', False)
+out, bs = Path(sys.argv[1]), int(sys.argv[2])
+with first_process_first():
+    df = scan_images(out.parent/'images')
+    dls = xray_dataloaders(df, item_size=32, size=32, bs=bs, sampler=BalancedSampler, on_leak='ignore', device='cpu')
+set_seed(1)
+net = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 5, 4), nn.ReLU()), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+learn = Learner(dls, net, nn.CrossEntropyLoss(), metrics=accuracy, path=out, cbs=Seen())
+with learn.distrib_ctx():
+    history = learn.fit_two_stage(0, 2, lr_unfrozen=1e-2, keep_best=True)
+    inside = predict(learn, df)
+name = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+inside.to_csv(out/f'inside{name}.csv', index=False)
+predict(learn, df).to_csv(out/f'after{name}.csv', index=False)
+refused = ''
+if torch.distributed.is_initialized():
+    with learn.distrib_ctx():
+        try: learn.fit_two_stage(0, 1)
+        except ValueError as e: refused = str(e)
+history = history.drop(columns='stage').values.tolist()
+(out/f'told{name}.json').write_text(json.dumps(dict(steps=learn.seen.steps, history=history, first=is_first_process(), refused=refused)))
+'''
+
+def start(d, name, bs, n=1):
+    "Run the script in `n` processes"
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    (d/name).mkdir()
+    file = d/'script.py'
+    file.write_text(script)
+    own = dict(ACCELERATE_USE_CPU='true', PNEUMO_CACHE=str(d/'cache'), OMP_NUM_THREADS='1', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    env = os.environ | own
+    ranks = [env | (dict(RANK=str(i), LOCAL_RANK=str(i), WORLD_SIZE=str(n), LOCAL_WORLD_SIZE=str(n)) if n > 1 else {}) for i in range(n)]
+    return [subprocess.Popen([sys.executable, str(file), str(d/name), str(bs)], env=o, stderr=subprocess.PIPE, text=True) for o in ranks]
+
+def finish(procs):
+    try: errors = [p.communicate(timeout=100)[1] for p in procs]
+    finally:
+        for p in procs: p.kill()
+    assert not any(p.returncode for p in procs), errors
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
+    "What one process and each of two have seen and told"
+    d = tmp_path_factory.mktemp('dist')
+    counts = dict(train=dict(NORMAL=6, PNEUMONIA=15), valid=dict(NORMAL=3, PNEUMONIA=8), test=dict(NORMAL=2, PNEUMONIA=2))
+    make_phantoms(d/'images', counts, size=48)
+    finish(start(d, 'one', 8))
+    finish(start(d, 'two', 4, n=2))
+    return d, *(json.loads((d/o).read_text()) for o in ('one/told0.json', 'two/told0.json', 'two/told1.json'))
+
+def test_same_images_in_each_step(runs):
+    _, one, *two = runs
+    assert [sorted(a + b) for a,b in zip(*(o['steps'] for o in two), strict=True)] == [sorted(o) for o in one['steps']]
+    assert [len(o) for o in two[0]['steps']] == [4, 4, 4, 3]*2
+
+def test_same_scores(runs):
+    _, one, *two = runs
+    assert two[0]['history'] == two[1]['history']
+    assert [o['first'] for o in two] == [True, False]
+    for a,b in zip(one['history'], two[0]['history'], strict=True): assert a == pytest.approx(b, abs=1e-4)
+
+def test_same_predictions_in_the_same_order(runs):
+    d = runs[0]
+    one, first = pd.read_csv(d/'one/inside0.csv'), pd.read_csv(d/'two/inside0.csv')
+    pd.testing.assert_frame_equal(one, first, rtol=0, atol=1e-4)
+    for o in ('inside1', 'after0', 'after1'): pd.testing.assert_frame_equal(first, pd.read_csv(d/f'two/{o}.csv'), rtol=0, atol=1e-5)
+
+def test_no_rate_is_looked_for(runs):
+    _, one, *two = runs
+    assert not one['refused'] and all('lr_find works in one process only' in o['refused'] for o in two)
