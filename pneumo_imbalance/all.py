@@ -3,6 +3,7 @@ from .core import *
 from .anatomy import *
 from .phantom import *
 from .archive import *
+from .remember import *
 from .tree import *
 from .names import *
 from .labels import *
@@ -28,6 +29,7 @@ from .sampling import *
 from .presize import *
 from .block import *
 from .train import *
+from .dist import *
 from .metrics import *
 from .curves import *
 from .subgroups import *

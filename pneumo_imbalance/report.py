@@ -237,8 +237,8 @@ def study_notebook(
     names # Remedies in the order of their training
 ) -> str: # The file's text
     "The steps and settings of a study as a notebook"
-    s, path = job.s, job.book
-    images = "read_table('images.csv')" if isinstance(path, pd.DataFrame) else f'scan_images({str(Path(path).absolute())!r}, patient={s.patient!r})'
+    s, path, images = job.s, job.book, "read_table('images.csv')"
+    if not isinstance(path, pd.DataFrame): images = f'scan_images({str(Path(path).absolute())!r}, patient={s.patient!r})'
     tested = 'df' if job.own_test else f'split_test(df, {s.test_pct}, {s.seed})'
     words = vars(s) | dict(version=__version__, images=images, split=f'split_valid({tested}, {s.valid_pct}, {s.seed})', names=names,
         curves='test[last]' if job.positive is None else 'test', positive=job.positive, arch=getattr(s.arch, '__name__', s.arch))

@@ -49,7 +49,8 @@ def _train(df, balance, s, begun):
     "Train one network as the settings `s` say; predict validation and test images"
     print(f"\n{_with(balance)}", flush=True)
     learn = train_remedy(df, balance, s.frozen, s.unfrozen, s.lr_frozen, s.lr_unfrozen, s.seed, size=s.size, item_size=s.item_size,
-        bs=s.bs, num_workers=s.num_workers, cache=True, arch=s.arch, pretrained=s.pretrained, weights=s.weights, path=begun, resume=begun/balance)
+        bs=s.bs, num_workers=s.num_workers, cache=True, path=begun, resume=begun/balance,
+        arch=s.arch, pretrained=s.pretrained, weights=s.weights)
     preds = predict(learn, df[df.split != 'train'])
     parts = dict(valid=preds[preds.split == 'valid'], preds=preds[preds.split == 'test'], table=_shown(df, learn))
     return SimpleNamespace(name='baseline' if balance == 'none' else balance, learn=learn, history=learn.history, prior=learn.prior,

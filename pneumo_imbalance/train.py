@@ -118,7 +118,7 @@ def xray_learner(
     if weights is not None: load_body(model[0], arch, weights)
     own = dict(splitter=model_meta.get(arch, {}).get('split', default_split)) | ({'opt_func': GroupedAdam} if gpu else {}) | own
     learn = Learner(dls, model, metrics=_metrics() if metrics is None else metrics, **own)
-    learn.arch, learn.n_out = arch, n_out
+    learn.arch, learn.n_out, learn.pretrained = arch, n_out, pretrained and weights is None
     if pretrained or weights is not None: learn.freeze()
     _check_size(learn, getattr(arch, '__name__', arch), kwargs.get('n_in', 3))
     learn.model.to(dls.device, memory_format=torch.channels_last)
