@@ -10,7 +10,7 @@ root = Path(__file__).resolve().parents[1]
 kernels = {'this processor': {}, 'AVX2': dict(ATEN_CPU_CAPABILITY='avx2', ONEDNN_MAX_CPU_ISA='AVX2'),
     'SSE4.1': dict(ATEN_CPU_CAPABILITY='default', ONEDNN_MAX_CPU_ISA='SSE41')}
 trainings = 'fit_two_stage(', 'make_runs(', 'fit_one_cycle(', 'fit_remedy(', 'train_remedy(', 'compare_remedies(', 'study('
-beside = 'pyproject.toml', 'settings.ini', 'setup.py', 'README.md', 'pneumo_imbalance', 'benchmarks', 'nbs/results', 'tests'
+beside = 'pyproject.toml', 'settings.ini', 'setup.py', 'README.md', 'pneumo_imbalance', 'benchmarks', 'nbs', 'tests'
 shift = """#| hide
 import fastai.torch_core
 _seed, fastai.torch_core.set_seed = fastai.torch_core.set_seed, lambda s, reproducible=False: _seed(s + {}, reproducible)
@@ -23,7 +23,6 @@ def trains(path):
 
 def copy_tree(dest):
     "Copies what is run, and what must lie beside it, so that the repository may change meanwhile"
-    (dest/'nbs').mkdir()
     for o in beside: (shutil.copytree if (root/o).is_dir() else shutil.copy2)(root/o, dest/o)
 
 def shifted(path, seed, dest):
