@@ -1,5 +1,5 @@
 "A training that is cut off, at any moment and in any way, goes on and ends with the same weights; nothing half-written stays behind."
-import errno, os, random, signal, sys, time
+import errno, os, random, re, signal, sys, time
 from functools import partial
 import numpy as np, pandas as pd, pytest, torch
 from PIL import Image
@@ -185,10 +185,9 @@ def test_another_version_is_refused(images, finished, monkeypatch):
     with pytest.raises(ValueError, match=r'pneumo_imbalance \(.* then, 9.9 now\)'): fit(images, finished)
 
 def test_another_machine_is_told(images, finished, capsys, monkeypatch):
-    threads = torch.get_num_threads()
     monkeypatch.setattr(torch, 'get_num_threads', lambda: 64)
     fit(images, finished)
-    assert f'threads ({threads} then, 64 now)' in capsys.readouterr().out
+    assert re.search(r'threads \(\d+ then, 64 now\)', capsys.readouterr().out)
 
 # A disk that is full, a file that is damaged
 
