@@ -85,6 +85,7 @@ def _said(path, s):
 def _goes_on(begun, said, overwrite):
     "Is a study to be gone on with? Raise ValueError where it is another one"
     file = begun/'settings.json'
+    shutil.rmtree(begun.with_name('.pneumo-done'), ignore_errors=True)
     if overwrite: shutil.rmtree(begun, ignore_errors=True)
     if not file.exists() or not any(begun.glob('*/checkpoint-*')): return False
     was = json.loads(file.read_text(encoding='utf-8'))
@@ -201,7 +202,7 @@ def _train_all(job, begun, said):
     for balance in names:
         job.runs.append(_train(job.df, balance, s, begun))
         failed = _finish_run(job, begun.parent, '' if balance == names[-1] else s.balance)
-    shutil.rmtree(begun)
+    shutil.rmtree(begun.rename(begun.with_name('.pneumo-done'))) # from the renaming on it is finished, however long the removal takes
     return failed
 
 # %% ../nbs/62_study.ipynb #bd270bd5
