@@ -10,7 +10,7 @@ __all__ = ['read_square', 'hand_out', 'draw_squares', 'keep_squares', 'clear_squ
 # %% ../nbs/15_store.ipynb #15000004
 import errno, hashlib, io, json, math, os, shutil, sqlite3, zlib
 from collections import deque
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, wait
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, FIRST_COMPLETED, wait
 from contextlib import closing, contextmanager
 from itertools import islice
 from pathlib import Path
@@ -62,10 +62,15 @@ def hand_out(
             f"found {type(executor).__name__}; pass one")
     jobs, sent = iter(jobs), deque()
     def send(n): sent.extend(executor.submit(_unique, uuid4().hex, fn, *o) for o in islice(jobs, n))
+    def first(): # the first that was sent, once it is done; before that, one that has failed
+        while not sent[0].done():
+            if failed := [o for o in sent if o.done() and not o.cancelled() and o.exception()]: return failed[0]
+            wait([o for o in sent if not o.done()], return_when=FIRST_COMPLETED)
+        return sent[0]
     try:
         with _living(): send(ahead)
         while sent:
-            with _living(): result = sent[0].result()
+            with _living(): result = first().result()
             yield result
             sent.popleft()
             with _living(): send(1)
