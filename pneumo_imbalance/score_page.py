@@ -26,6 +26,7 @@ from .dicom import is_dicom_file
 from .image import SUFFIXES, open_image
 from .data import read_table, scan_images
 from .plot import new_axes, plain
+from .faults import named_columns
 from .evaluate import plot_roc
 from .calibrate import plot_calibration
 from .findings import with_interval
@@ -49,13 +50,6 @@ def _in_folder(path, patient, n_workers):
     return _loose([str(path/o) for o in files], [str(o) for o in files], patient, n_workers)
 
 # %% ../nbs/66_score_page.ipynb #imagcs66
-def _columns(columns):
-    "`['label=finding']` as a dict"
-    given = dict(o.partition('=')[::2] for o in columns or [])
-    odd = [k for k,v in given.items() if k not in ('path', 'label', 'split', 'patient') or not v]
-    if odd: raise ValueError(f"expected columns as in label=finding, for path, label, split or patient, found {odd[0]!r}")
-    return given
-
 def _in_csv(csv, root, columns, n_workers):
     "The images that a CSV lists, with labels or without"
     label = columns.get('label', 'label')
@@ -77,7 +71,7 @@ def find_images(
     there = 'a file' if path.exists() else 'nothing'
     if not path.is_dir(): raise ValueError(f"expected a folder of images, or one image, found {there} at {path}; check the path")
     if not csv: return _in_folder(path, patient, n_workers)
-    return pd.concat([_in_csv(o, path, _columns(columns), n_workers) for o in csv], ignore_index=True)
+    return pd.concat([_in_csv(o, path, named_columns(columns), n_workers) for o in csv], ignore_index=True)
 
 # %% ../nbs/66_score_page.ipynb #picsfn66
 _most = 12
