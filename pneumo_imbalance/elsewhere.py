@@ -19,7 +19,7 @@ from .names import as_text, positive_class
 from .data import COLUMNS, SPLITS, read_table, usable
 from .faults import audit_archive
 from .evaluate import score
-from .calibrate import apply_temperature, apply_threshold, correct_prior
+from .calibrate import correct_prior
 from .findings import with_interval
 from .prior import estimate_prior, predictive_table
 from .transfer import drop_table, halves_table, plan_tables
@@ -41,18 +41,9 @@ def _files(df, n_workers):
     return df.reset_index(drop=True).assign(split=pd.Categorical(['test']*len(df), SPLITS), problem=problem.to_numpy())
 
 # %% ../nbs/63_elsewhere.ipynb #callfn63
-def _bare(f, preds, *args):
-    "`f` of predictions that may lack labels"
-    return f(preds.assign(label=preds.predicted), *args).assign(label=preds.label)
+def _tempered(model, preds): return preds if model.temperature is None else model.apply_saved(preds, temperature=True)
 
-def _tempered(model, preds): return preds if model.temperature is None else _bare(apply_temperature, preds, model.temperature)
-
-def _decided(model, preds):
-    "Predictions by the saved threshold; without one the most probable class stays"
-    t = model.about['threshold']
-    if t is None: return preds
-    base = _tempered(model, preds) if t.get('scaled') else preds
-    return preds.assign(predicted=_bare(apply_threshold, base, t['value'], t['positive']).predicted)
+def _decided(model, preds): return preds if model.threshold is None else model.apply_saved(preds, threshold=True)
 
 # %% ../nbs/63_elsewhere.ipynb #befofn63
 def _share(n, of): return f'{n:,} of {of:,} images ({n/max(of, 1):.{int(0 < n < .01*of)}%})'
@@ -123,7 +114,8 @@ def _worth(o):
     for k in ('EM', 'BBSE'):
         ppv, npv = (with_interval(o.worth.loc[(k, m)]) for m in ('PPV', 'NPV'))
         yield f'If {k} is right, and each class looks as at home, the PPV is {ppv} and the NPV {npv}.'
-    o.corrected = _bare(correct_prior, _tempered(o.model, o.raw), o.model.prior, o.estimate)
+    t = _tempered(o.model, o.raw)
+    o.corrected = correct_prior(t.assign(label=t.predicted), o.model.prior, o.estimate).assign(label=t.label)
     before, after = (d[f'prob_{o.positive}'].mean() for d in (o.raw, o.corrected))
     yield f'Corrected to that share, the mean probability of {o.positive} is {after:.2f}; as the network gives it, it is {before:.2f}.'
 

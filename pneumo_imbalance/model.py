@@ -176,6 +176,20 @@ def _saved(self:Model, key):
     if self.about[key] is None: raise ValueError(f"expected a model that was saved with a {key}, found one without; leave {key}=True out")
     return self.about[key]
 
+# %% ../nbs/60_model.ipynb #acd2c81d
+@patch
+def apply_saved(self:Model,
+    preds, # Predictions of this model as the network gives them, as in `home`; labels may be absent
+    temperature=False, # Soften or sharpen the probabilities by the saved temperature?
+    threshold=False # Call an image positive by the saved threshold?
+) -> pd.DataFrame: # The table with other probabilities, or another `predicted`
+    "Predictions at the saved temperature and threshold; raises ValueError where the model was saved without"
+    out = _scaled(preds, self._saved('temperature')['value']) if temperature else preds
+    if not threshold: return out
+    t = self._saved('threshold')
+    held_against = _scaled(preds, self._saved('temperature')['value']) if t['scaled'] else preds
+    return out.assign(predicted=apply_threshold(_whole(held_against), t['value'], t['positive']).predicted)
+
 # %% ../nbs/60_model.ipynb #2459eac6
 @patch
 def predict(self:Model,
@@ -184,12 +198,7 @@ def predict(self:Model,
     threshold=False # Call an image positive by the saved threshold, instead of by the most probable class?
 ) -> pd.DataFrame: # The usable rows in their order, with `prob_<CLASS>` (0 to 1) for each class and `predicted`
     "The table of `predict(learn, images)` with the learner that was saved"
-    with self.reading(images) as df: raw = predict(self.learn, df)
-    out = _scaled(raw, self._saved('temperature')['value']) if temperature else raw
-    if not threshold: return out
-    t = self._saved('threshold')
-    held_against = _scaled(raw, self._saved('temperature')['value']) if t['scaled'] else raw
-    return out.assign(predicted=apply_threshold(_whole(held_against), t['value'], t['positive']).predicted)
+    with self.reading(images) as df: return self.apply_saved(predict(self.learn, df), temperature, threshold)
 
 # %% ../nbs/60_model.ipynb #1a837efc
 @patch(as_prop=True)

@@ -12,7 +12,7 @@ from pneumo_imbalance.elsewhere import PARTS, score_elsewhere
 from pneumo_imbalance.evaluate import predict
 from pneumo_imbalance.fingerprint import fingerprint
 from pneumo_imbalance.metrics import METRICS, measure, read_predictions, simulate_predictions
-from pneumo_imbalance.model import save_model
+from pneumo_imbalance.model import Model, save_model
 from pneumo_imbalance.phantom import make_phantoms
 from pneumo_imbalance.score_page import find_images, pneumo_score, score_html
 from pneumo_imbalance.split import split_valid
@@ -68,13 +68,15 @@ def brightness(df):
     return df.assign(prob_NORMAL=1 - p, prob_PNEUMONIA=p, predicted=predicted, label=label)
 
 def stand_in(df, threshold=.4, temperature=1.3, home=True, digests=True):
-    "What `score_elsewhere` asks of a model"
+    "A model without a network, which calls bright images ill"
     about = dict(arch='none', size=32, classes=classes, temperature=temperature and dict(value=temperature))
     about['threshold'] = threshold and dict(value=threshold, positive='PNEUMONIA', how='youden', scaled=False)
     rows = brightness(df[df.split != 'train'])
-    return SimpleNamespace(about=about, classes=classes, positive='PNEUMONIA', threshold=threshold, temperature=temperature,
+    model = Model.__new__(Model)
+    vars(model).update(about=about, classes=classes, positive='PNEUMONIA', threshold=threshold, temperature=temperature,
         prior=pd.Series(dict(NORMAL=.5, PNEUMONIA=.5)), fingerprint=fingerprint(df, digests), predict=brightness,
         home=rows if home else None)
+    return model
 
 @pytest.fixture(scope='module')
 def home(tmp_path_factory):
