@@ -21,7 +21,6 @@ from fastcore.xml import Output, P, Safe, Script, Style, Title, ft, to_xml
 from PIL import Image
 from scipy.ndimage import binary_erosion
 
-from .calibrate import apply_temperature
 from .interpret import grad_cam
 from .worth import in_percent, worth_table
 from .local import local_app, passing_image, serve
@@ -135,10 +134,8 @@ def _home(model, target):
     "PPV and NPV from the predictions that the model brings, of test images if there are any, and which these are"
     if model.home is None: raise ValueError('The model folder holds no labelled predictions (home.csv), '
         'so nobody knows its sensitivity and specificity. Save it with valid= and test=.')
-    split, t = 'test' if (model.home['split'] == 'test').any() else 'valid', model.about.get('threshold')
-    preds = model.home[model.home['split'] == split]
-    if t and t.get('scaled'): preds = apply_temperature(preds, model.temperature)
-    return worth_table(preds, target, t['value'] if t and t['positive'] == target else None), split
+    split = 'test' if (model.home['split'] == 'test').any() else 'valid'
+    return worth_table(model.apply_saved(model.home[model.home['split'] == split], threshold=model.threshold is not None), target), split
 
 def _worth(model, o):
     "What a call is worth at another prevalence, or a sentence why that is not known"
