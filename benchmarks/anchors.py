@@ -9,7 +9,7 @@ below the best one's, the one with the highest mean ROC AUC in (2) is taken. It 
 the one with the largest sensitivity + specificity on all predictions across sources, (2): they resemble images from elsewhere
 more than (1) does. The test images are predicted by this recipe alone, after that; thresholds from (1) and one half stand
 beside it."""
-import argparse, datetime, json, os, time
+import argparse, datetime, json, os, shutil, time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib.metadata import version
 from multiprocessing import get_context
@@ -90,7 +90,7 @@ def across(df, series):
     valid = np.where(normal, mine, df.split == 'valid')
     return df.assign(split=pd.Categorical(np.where(valid, 'valid', 'train'), ['train', 'valid', 'test'])).reset_index(drop=True)
 
-def made(df, r, seed):
+def made(df, r, seed, precision=None):
     "Loaders and learner of a recipe"
     cache = 'device' if torch.cuda.is_available() else True
     how = dict(item_size=r['size']*9//8, size=r['size'], bs=r['bs'], min_scale=r['min_scale'])
@@ -99,7 +99,7 @@ def made(df, r, seed):
     loss = LabelSmoothingCrossEntropy(r['smooth']) if r['smooth'] else None
     cbs = [NoValidation()] + ([MixUp(r['mixup'])] if r['mixup'] else [])
     set_seed(seed)
-    return xray_learner(dls, pretrained=False, precision='bf16' if torch.cuda.is_available() else 'fp32', loss_func=loss, cbs=cbs)
+    return xray_learner(dls, pretrained=False, precision=precision, loss_func=loss, cbs=cbs)
 
 def predicted(learn, rows, n=4):
     "Predictions in full precision, as the image is ('prob_') and with the mean of `n` augmented views and the image itself ('tta_')"
@@ -118,11 +118,12 @@ def run(df, name, seed, kind, out, settings):
     os.environ['IN_TEST'] = '1'
     torch.set_num_threads(settings['threads'])
     r, table = RECIPES[name] | settings['change'], df if kind in ('valid', 'test') else across(df, kind)
-    learn = made(table, r, seed)
-    with quiet(learn): learn.fit_two_stage(0, r['epochs'], lr_unfrozen=r['lr'], show_plot=False)
+    learn, checks = made(table, r, seed, settings['precision']), file.with_suffix('.checks')
+    with quiet(learn): learn.fit_two_stage(0, r['epochs'], lr_unfrozen=r['lr'], show_plot=False, resume=checks)
     rows = table[table.split.isin(['valid', 'test'] if kind == 'test' else ['valid'])]
     predicted(learn, rows).assign(kind=kind, recipe=name, seed=seed).to_csv(file.with_suffix('.tmp'), index=False)
     file.with_suffix('.tmp').rename(file)
+    shutil.rmtree(checks)
     return file.name, time.monotonic() - start
 
 def jobs_of(names, seeds, kinds): return [(n, s, k) for s in seeds for n in names for k in kinds]
@@ -140,9 +141,18 @@ def train_all(pool, df, jobs, out, settings, until):
     except TimeoutError: print('out of time: the rest is left out', flush=True)
     for o in pending: o.cancel()
 
-def trials(names, chosen):
-    "The trials of all recipes; of a recipe that was chosen before, those that its threshold needs"
-    if chosen: return jobs_of(chosen[:1], [0, 1], ['valid', *SOURCES])
+def before(dest):
+    "What was written down of the trials, and of the recipe that they chose"
+    return json.loads((dest/'about.json').read_text()) if (dest/'about.json').exists() else {}
+
+def fixed(dest, chosen):
+    "The threshold of the chosen recipe, where it was fixed before"
+    was = before(dest)
+    return was['thresholds'].get('across sources') if chosen and (was.get('recipe'), was.get('view')) == tuple(chosen) else None
+
+def trials(names, chosen, at):
+    "The trials of all recipes; of a recipe that was chosen before, those that its threshold needs, if it is not fixed at `at`"
+    if chosen: return [] if at else jobs_of(chosen[:1], [0, 1], ['valid', *SOURCES])
     return [o for s in (0, 1) for o in jobs_of(names, [s], ['valid', *SOURCES])]
 
 def read_all(out, kinds):
@@ -184,13 +194,16 @@ def mean_of(t, view):
     "The mean of the networks"
     return t.groupby(['path', 'split', 'label', 'patient'], as_index=False)[view].mean()
 
-def thresholds(out, name, view):
-    "Where to call an image pneumonia: chosen across sources, on valid, and one half"
-    src, valid = (of_recipe(out, k, name) for k in (SOURCES, ['test']))
-    src = src.assign(split='valid', path=src.kind + '/' + src.seed.astype(str) + src.path) # each network's view of an image counts
-    valid = valid[valid.split == 'valid']
-    chosen = {'across sources': as_preds(src, view), 'valid': as_preds(mean_of(valid, view), view)}
-    return {k: choose_threshold(o) for k,o in chosen.items()} | {'one half': .5}
+def source_threshold(out, name, view):
+    "Where to call an image pneumonia, chosen across sources: each network's view of an image counts"
+    src = of_recipe(out, SOURCES, name)
+    return choose_threshold(as_preds(src.assign(split='valid', path=src.kind + '/' + src.seed.astype(str) + src.path), view))
+
+def thresholds(out, name, view, at):
+    "Where to call an image pneumonia: fixed across sources (`at`, or chosen now), on valid, and one half"
+    valid = of_recipe(out, ['test'], name)
+    on_valid = choose_threshold(as_preds(mean_of(valid[valid.split == 'valid'], view), view))
+    return {'across sources': at or source_threshold(out, name, view), 'valid': on_valid, 'one half': .5}
 
 SHOWN = ['ROC AUC', 'average precision', 'balanced accuracy', 'accuracy', 'sensitivity', 'specificity']
 
@@ -208,14 +221,18 @@ def scored(out, name, view, ts, n_boot=2000):
 def write(out, dest, args, took):
     "The tables of numbers, from the runs in `out`"
     dest.mkdir(parents=True, exist_ok=True)
-    table, rows = judged(out)
-    rows.round(5).to_csv(dest/'trials.csv', index=False)
-    table.round(5).to_csv(dest/'recipes.csv')
-    print(table.round(4).to_string(), flush=True)
+    at = fixed(dest, args.chosen)
+    if not at:
+        table, rows = judged(out)
+        rows.round(5).to_csv(dest/'trials.csv', index=False)
+        table.round(5).to_csv(dest/'recipes.csv')
+        print(table.round(4).to_string(), flush=True)
     name, view = args.chosen or choose(table)
-    ts = thresholds(out, name, view)
+    ts = thresholds(out, name, view, at)
     about = dict(machine=machine(), date=str(datetime.date.today()), recipe=name, view=view, settings=RECIPES[name] | args.change,
-        thresholds=ts, rule=__doc__, took=took, packages={k: version(k) for k in ('fastai', 'torchvision', 'numpy', 'pandas', 'pillow')})
+        thresholds=ts, rule=__doc__, took=took, precision=args.precision,
+        packages={k: version(k) for k in ('fastai', 'torchvision', 'numpy', 'pandas', 'pillow')})
+    if at: about = before(dest) | dict(networks={k: about[k] for k in ('machine', 'date', 'thresholds', 'took', 'precision', 'packages')})
     (dest/'about.json').write_text(json.dumps(about, indent=1) + '\n')
     s = scored(out, name, view, ts, args.boot)
     s.to_csv(dest/'scores.csv', index=False)
@@ -235,9 +252,9 @@ def main(args):
         sizes = {(RECIPES[n] | args.change)['size']*9//8 for n in names}
         for s in sizes: presize(df, s)
         print(f'{time.monotonic() - START:6.1f} s  scanned and presized for {sizes}', flush=True)
-        settings = dict(threads=max((os.cpu_count() or 2)//args.jobs, 1), change=args.change)
+        settings = dict(threads=max((os.cpu_count() or 2)//args.jobs, 1), change=args.change, precision=args.precision)
         with ProcessPoolExecutor(args.jobs, get_context('spawn')) as pool:
-            train_all(pool, df, trials(names, args.chosen), out, settings, START + args.trials)
+            train_all(pool, df, trials(names, args.chosen, fixed(args.dest, args.chosen)), out, settings, START + args.trials)
             name, view = args.chosen or choose(judged(out)[0])
             print(f'{time.monotonic() - START:6.1f} s  chosen: {name}, {view}', flush=True)
             train_all(pool, df, jobs_of([name], range(args.seeds), ['test']), out, settings, START + args.limit)
@@ -252,6 +269,7 @@ def parser():
     p.add_argument('--recipes', nargs='*', help='names of recipes to try')
     p.add_argument('--chosen', nargs=2, metavar=('RECIPE', 'VIEW'), help='take this recipe, without trials of the others')
     p.add_argument('--seeds', type=int, default=8, help='networks of the chosen recipe')
+    p.add_argument('--precision', help="'bf16' on a processor that has it; default: bf16 on a GPU, else fp32")
     p.add_argument('--jobs', type=int, default=1, help='trainings at a time')
     p.add_argument('--trials', type=float, default=1e9, help='seconds after which no trial begins')
     p.add_argument('--limit', type=float, default=1e9, help='seconds after which no network is trained')
