@@ -14,8 +14,8 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
-import numpy as np, pandas as pd, torch, torch.nn.functional as F
-from fastai.vision.all import Callback, CancelValidException, LabelSmoothingCrossEntropy, MixUp, RandTransform, TensorImage
+import numpy as np, pandas as pd, torch
+from fastai.vision.all import Callback, CancelValidException, LabelSmoothingCrossEntropy, MixUp, TensorImage, Transform
 from benchmarks.speed import machine
 from pneumo_imbalance.block import checked_dataloaders
 from pneumo_imbalance.calibrate import apply_threshold, choose_threshold
@@ -41,15 +41,6 @@ RECIPES = {k: BASE | v for k,v in {
     'photometric 160, 20 epochs': dict(photo=1., size=160, epochs=20),
     'strong photometric, wide crops 160': dict(photo=1.6, size=160, min_scale=.5, epochs=14)}.items()}
 
-def draw(n, low, high, p, like):
-    "`n` numbers between `low` and `high`, 0 where chance `p` leaves an image alone; drawn where the images are, so that nothing waits"
-    x, sure = torch.rand(2, n, device=like.device)
-    return ((low + (high - low)*x)*(sure < p)).view(-1, 1, 1, 1)
-
-def blurred(x, share):
-    "Images mixed with a blurred copy of themselves"
-    return x + share*(F.avg_pool2d(F.pad(x, (2,)*4, 'reflect'), 5, 1) - x)
-
 def equalised(x, bins=256):
     "Each image's gray values replaced by their rank, 0 to 1: exposure and contrast are gone"
     b, flat = len(x), (x*(bins - 1)).round().long().clamp(0, bins - 1).flatten(1)
@@ -57,26 +48,10 @@ def equalised(x, bins=256):
     rank = (n.cumsum(1) - n/2)/flat.shape[1]
     return rank.gather(1, flat).view_as(x)
 
-class Photometric(RandTransform):
-    "Another exposure: gamma, contrast, brightness, blur, noise, each for half of the images; on valid and test nothing but equalisation"
-    split_idx, order = None, 11
-    def __init__(self, strength=1., equal=False):
-        super().__init__(p=1)
-        self.strength,self.equal = strength,equal
-
-    def before_call(self, b, split_idx): self.random = split_idx == 0
-
-    def encodes(self, x:TensorImage):
-        x = x.as_subclass(torch.Tensor)
-        if self.equal: x = equalised(x)
-        return TensorImage(self.varied(x) if self.random and self.strength else x)
-
-    def varied(self, x):
-        s, n = self.strength, len(x)
-        x = x.clamp(0, 1)**torch.exp(draw(n, -.5*s, .5*s, .5, x))
-        x = (x - .5)*torch.exp(draw(n, -.35*s, .35*s, .5, x)) + .5 + draw(n, -.15*s, .15*s, .5, x)
-        x = blurred(x, draw(n, 0, .8*min(s, 1.2), .5, x))
-        return (x + torch.randn_like(x[:,:1])*draw(n, 0, .05*s, .5, x)).clamp(0, 1)
+class Equalised(Transform):
+    "`equalised` after crop and rotation, before the exposure is changed"
+    order = 10.5
+    def encodes(self, x:TensorImage): return TensorImage(equalised(x.as_subclass(torch.Tensor)))
 
 class NoValidation(Callback):
     def before_validate(self):
@@ -93,22 +68,20 @@ def across(df, series):
 def made(df, r, seed, precision=None):
     "Loaders and learner of a recipe"
     cache = 'device' if torch.cuda.is_available() else True
-    how = dict(item_size=r['size']*9//8, size=r['size'], bs=r['bs'], min_scale=r['min_scale'])
+    how = dict(item_size=r['size']*9//8, size=r['size'], bs=r['bs'], min_scale=r['min_scale'], exposure=r['photo'])
     dls = checked_dataloaders(df, sampler=BalancedSampler, seed=seed, cache=cache, **how)
-    for dl in dls.loaders: dl.after_batch.add(Photometric(r['photo'], r['equal']))
+    if r['equal']:
+        for dl in dls.loaders: dl.after_batch.add(Equalised())
     loss = LabelSmoothingCrossEntropy(r['smooth']) if r['smooth'] else None
     cbs = [NoValidation()] + ([MixUp(r['mixup'])] if r['mixup'] else [])
     set_seed(seed)
     return xray_learner(dls, pretrained=False, precision=precision, loss_func=loss, cbs=cbs)
 
 def predicted(learn, rows, n=4):
-    "Predictions in full precision, as the image is ('prob_') and with the mean of `n` augmented views and the image itself ('tta_')"
-    learn.to_fp32()
+    "Predictions of the image as it is ('plain'), and the mean of it and `n` augmented views ('tta')"
     learn.remove_cbs(learn.cbs.filter(lambda o: isinstance(o, MixUp)))
     preds = predict(learn, rows)
-    views = learn.dls.test_dl(rows)
-    with quiet(learn): more = learn.tta(dl=views, n=n, beta=1/(n + 1))[0].double().numpy()
-    return preds[['path', 'split', 'label', 'patient']].assign(plain=preds.prob_PNEUMONIA, tta=more[:,1])
+    return preds[['path', 'split', 'label', 'patient']].assign(plain=preds.prob_PNEUMONIA, tta=predict(learn, rows, tta=n).prob_PNEUMONIA)
 
 def run(df, name, seed, kind, out, settings):
     "Train one network and write its predictions; returns how long that took"

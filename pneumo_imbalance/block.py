@@ -9,6 +9,7 @@ __all__ = ['split_by_row', 'ImageAugment', 'xray_block', 'SampledDL', 'PresizedD
 
 # %% ../nbs/32_block.ipynb #471a51ff
 from .image import open_image
+from .exposure import Exposure
 from .data import usable
 from .leaks import check_leaks
 from .presize import METHODS, presize
@@ -72,7 +73,7 @@ def _number(o): return isinstance(o, Real) and not isinstance(o, (bool, np.bool_
 def _whole(o, least): return _number(o) and o == int(o) and o >= least
 
 # %% ../nbs/32_block.ipynb #32aa0002
-_ranges = dict(min_scale=(.01, 1), max_rotate=(0, 180), max_zoom=(1, 10), max_lighting=(0, 1), p=(0, 1))
+_ranges = dict(min_scale=(.01, 1), max_rotate=(0, 180), max_zoom=(1, 10), p=(0, 1))
 
 def _check_augment(size, pad_mode, **settings):
     "Every setting lies where it means something"
@@ -84,34 +85,27 @@ def _check_augment(size, pad_mode, **settings):
 
 # %% ../nbs/32_block.ipynb #8f02cc62
 class ImageAugment(RandTransform):
-    "Random crop, rotation, zoom and, on request, exposure, by one interpolation an image; on valid and test the whole image, scaled"
+    "Random crop, rotation and zoom by one interpolation an image; on valid and test the whole image, scaled"
     split_idx, order = None, 10
     def __init__(self,
         size=224, # Side of the new image, in pixels
         min_scale=.75, # Least area of the random crop, as a share of the image, .01 to 1
         max_rotate=10., # Largest rotation, in degrees, 0 to 180
         max_zoom=1.1, # Largest zoom, 1 to 10
-        max_lighting=0., # Largest change of brightness, and of contrast, as a share, 0 to 1
-        p=.5, # How often an image is rotated, zoomed, or exposed otherwise, 0 to 1
+        p=.5, # How often an image is rotated, and how often zoomed, 0 to 1
         pad_mode='reflection' # Beyond the border: 'reflection', or 'border' for its last pixels
     ):
-        _check_augment(size, pad_mode, min_scale=min_scale, max_rotate=max_rotate, max_zoom=max_zoom, max_lighting=max_lighting, p=p)
+        _check_augment(size, pad_mode, min_scale=min_scale, max_rotate=max_rotate, max_zoom=max_zoom, p=p)
         super().__init__(p=1)
-        self.size,self.maps,self.max_lighting,self.p,self.pad_mode = int(size),(min_scale, max_rotate, max_zoom, p),max_lighting,p,pad_mode
+        self.size,self.maps,self.pad_mode = int(size),(min_scale, max_rotate, max_zoom, p),pad_mode
 
     def before_call(self, b, split_idx): self.random = split_idx == 0
-
-    def _exposed(self, x):
-        n = len(x)
-        off, gain = (_uniform(n, -self.max_lighting, self.max_lighting)*_some(n, self.p) for _ in range(2))
-        return ((x - .5)*(1 + gain).to(x.device).view(-1, 1, 1, 1) + .5 + off.to(x.device).view(-1, 1, 1, 1)).clamp(0, 1)
 
     def encodes(self, x:TensorImage):
         maps = (_draw_maps(len(x), *self.maps) if self.random else torch.eye(2, 3).expand(len(x), 2, 3)).to(x.device)
         n = 4 if x.device.type == 'cpu' else len(x)
         parts = zip(x.as_subclass(torch.Tensor).split(n), maps.split(n))
-        out = torch.cat([_warp(o, m, self.size, self.pad_mode) for o,m in parts])
-        return TensorImage(self._exposed(out) if self.random and self.max_lighting else out)
+        return TensorImage(torch.cat([_warp(o, m, self.size, self.pad_mode) for o,m in parts]))
 
 # %% ../nbs/32_block.ipynb #f5d1388e
 def _check_sizes(item_size, size, method):
@@ -142,16 +136,17 @@ def xray_block(
     min_scale=.75, # Least area of the random crop, as a share of the image, .01 to 1
     max_rotate=10., # Largest rotation, in degrees, 0 to 180
     max_zoom=1.1, # Largest zoom, 1 to 10
-    max_lighting=0., # Largest change of brightness, and of contrast, as a share, 0 to 1
+    exposure=0., # Strength of random changes of exposure, as between hospitals at 1; 0: none. See `Exposure`
     vocab=None # Classes in the order wanted; None: those of the training rows, sorted
 ) -> DataBlock: # A DataBlock on a table of images
     "A DataBlock from a table of images to presized, augmented and normalised batches"
     _check_sizes(item_size, size, method)
     vocab = _names(vocab)
     squares = _Presize(int(item_size), method=getattr(ResizeMethod, method.title()))
+    augment = [ImageAugment(size, min_scale, max_rotate, max_zoom), Exposure(exposure)][:2 if exposure else 1]
     return DataBlock((TransformBlock(type_tfms=_image), CategoryBlock(vocab=vocab, sort=vocab is None)),
         get_x=ColReader('path'), get_y=_label, splitter=split_by_row, item_tfms=squares,
-        batch_tfms=[ImageAugment(size, min_scale, max_rotate, max_zoom, max_lighting), Normalize.from_stats(*imagenet_stats)])
+        batch_tfms=[*augment, Normalize.from_stats(*imagenet_stats)])
 
 # %% ../nbs/32_block.ipynb #824d785b
 class SampledDL(TfmdDL):

@@ -18,7 +18,7 @@ from fastai.callback.fp16 import MixedPrecision
 from fastai.torch_core import no_random
 from .data import usable
 from .plot import new_axes, plain
-from .metrics import METRICS, check_prevalence, difference_table, interval_table, looked_for, patients_of, ratio
+from .metrics import METRICS, check_number, check_prevalence, difference_table, interval_table, looked_for, patients_of, ratio
 from .metrics import read_predictions
 from .curves import curve_legend, draw_curves, one_vs_rest
 from .subgroups import subgroup_scores
@@ -54,17 +54,25 @@ def _labels(rows, vocab):
         'leave those images out or rename their label')
     return pd.Categorical(labels, categories=vocab)
 
+def _probabilities(learn, rows, tta):
+    "Probabilities of the classes, shape (N, C); of `tta` augmented views and the image itself the mean"
+    dl = learn.dls.test_dl(rows)
+    with no_random(reproducible=False), eval_mode(learn.model), _exact(learn):
+        probs, _ = learn.tta(dl=dl, n=int(tta), beta=1/(tta + 1)) if tta else learn.get_preds(dl=dl)
+    return probs.double().numpy()
+
 def predict(
     learn, # A fastai `Learner` whose DataLoaders read the table, such as `xray_learner` gives
     df, # Table of images, of any split; labels may be empty or absent
+    tta=0 # Test-time augmentation: as many varied views of each image as well, and the mean of all
 ) -> pd.DataFrame: # The usable rows in their order, with `prob_<CLASS>` (0 to 1) for each class and `predicted`
     "Probability of each class, and the most probable class, for every usable image"
+    check_number(tta, 'tta to be a whole number of 0 or more', '4 is usual', lambda n: n >= 0, whole=True)
     rows, vocab = usable(df, need=('path',)), [str(o) for o in learn.dls.vocab]
     if not len(rows): raise ValueError('expected at least one usable image to predict, found none; '
         'look at the column `problem`, or at how the rows were chosen')
     labels = _labels(rows, vocab)
-    with no_random(reproducible=False), eval_mode(learn.model), _exact(learn): probs, _ = learn.get_preds(dl=learn.dls.test_dl(rows))
-    probs = probs.double().numpy()
+    probs = _probabilities(learn, rows, tta)
     rows = rows.drop(columns=[c for c in rows if str(c).startswith('prob_') or c=='predicted'])
     cols = {f'prob_{c}': p for c,p in zip(vocab, probs.T)}
     return rows.assign(label=labels, **cols, predicted=pd.Categorical.from_codes(probs.argmax(1), vocab))
