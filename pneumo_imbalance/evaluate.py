@@ -18,8 +18,8 @@ from fastai.callback.fp16 import MixedPrecision
 from fastai.torch_core import no_random
 from .data import usable
 from .plot import new_axes, plain
-from .metrics import METRICS, check_number, check_prevalence, difference_table, interval_table, looked_for, patients_of, ratio
-from .metrics import read_predictions
+from .metrics import METRICS, check_number, check_prevalence, difference_table, interval_table, looked_for
+from .metrics import patients_of, ratio, read_predictions
 from .curves import curve_legend, draw_curves, one_vs_rest
 from .subgroups import subgroup_scores
 
