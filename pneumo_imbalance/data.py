@@ -87,15 +87,15 @@ def _patients(df, names, pattern):
 
 def _says(file):
     "How much the folders of a file say: does one name a class, and does one name a split?"
-    rel = PurePosixPath(file)
-    return bool(split_label(rel)[1]), any(map(split_name, rel.parts[:-1]))
+    return bool(split_label(rel := PurePosixPath(file))[1]), any(map(split_name, rel.parts[:-1]))
 
 # %% ../nbs/12_data.ipynb #c56b7be4
 def scan_images(
     path, # Folder of images: split/class/image, class/image, with any nesting above
     patient=None, # How to tell the patient from an image's path below `path`: see `find_patients`
     n_workers=None, # Threads; None: one a core
-    rescan=False # Read every file, also those that are as they were at the last scan?
+    rescan=False, # Read every file, also those that are as they were at the last scan?
+    executor=None # Workers that read instead of threads: see `hand_out`
 ) -> pd.DataFrame: # The table of images, sorted by path
     "Scan a folder tree into the table of images and say what was left out"
     path = _check_folder(path)
@@ -104,7 +104,7 @@ def scan_images(
     places = [place[f.parent] for f in files]
     _check_found(path, files, [o[1] for o in places])
     df = pd.DataFrame(places, columns=['split', 'label']).assign(path=[os.path.join(path, f) for f in files])
-    df = df.assign(label=_one_spelling(df.label)).join(measure_images(df.path, n_workers, path, rescan))
+    df = df.assign(label=_one_spelling(df.label)).join(measure_images(df.path, n_workers, path, rescan, executor))
     df.loc[(df.label == '') & (df.problem == ''), 'problem'] = 'in no class folder'
     nested = nested_copies(files, df.digest, _says)
     _say_left_out(n_hidden, nested)
@@ -237,7 +237,8 @@ def read_table(
     patient=None, # Column of patients; None: 'patient', if there is one, else see `find_patients`
     suffix='', # What the names in the CSV lack to be those of files, such as '.dcm'
     n_workers=None, # Threads; None: one a core
-    rescan=False # Read every file, also those that are as they were at the last scan?
+    rescan=False, # Read every file, also those that are as they were at the last scan?
+    executor=None # Workers that read instead of threads: see `hand_out`
 ) -> pd.DataFrame: # The table of images, in the order given
     "Turn a CSV or DataFrame with paths and labels into the table of images"
     frame = csv if isinstance(csv, pd.DataFrame) else _read_csv(csv, [path, label, split or 'split', patient or 'patient'])
@@ -248,7 +249,7 @@ def read_table(
     if given: df = _with_patients(df)
     where = _root(csv, df.path) if root is None else Path(root)
     df = df.assign(path=[str(where/o) for o in df.path], label=as_categories(df.label).astype(object))
-    df = _measured(df, n_workers, where, rescan)
+    df = _measured(df, n_workers, where, rescan, executor)
     df.loc[df.label.isna() & (df.problem == ''), 'problem'] = 'without a label'
     df = _table(df if given else df.assign(patient=_patients(df, names, None)))
     _say_problems(df)
@@ -274,8 +275,7 @@ def class_counts(
     "Usable images of each class in each split"
     n, total = _counts(usable(df)), 'total'
     while total in n: total += ' of all'
-    n = n[n.any(axis=1)]
-    n = pd.concat([n, n.sum().rename('total').to_frame().T]).rename_axis(index='split', columns='label')
+    n = pd.concat([n[n.any(axis=1)], n.sum().rename('total').to_frame().T]).rename_axis(index='split', columns='label')
     return n.assign(**{total: n.sum(axis=1)})
 
 def _train_counts(df):

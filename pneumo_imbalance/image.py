@@ -18,7 +18,7 @@ from fastcore.basics import chunked
 from PIL import ExifTags, Image, ImageFile
 
 from . import __version__
-from .core import thread_pool, track
+from .core import hand_out, thread_pool, track
 from .remember import RowMemory, file_stamp
 from .header import MAX_MEMORY, memory, open_header, with_noise
 from .dicom import NO_IMAGE, dicom_picture, hashed, is_dicom, open_dicom
@@ -217,24 +217,50 @@ def _found(path):
     stamp, row = file_stamp(path), measure_image(path)
     return path, stamp if row['problem'] in ('', NO_IMAGE) else '', row
 
-def _read(paths, n_workers, memory):
-    "The measures of files, some thousand at a time remembered"
+def _here(paths, n_workers):
+    "What threads find in files"
     with thread_pool(n_workers) as ex:
-        parts = ex.map(lambda part: [_found(o) for o in part], chunked(paths, 32))
-        for many in chunked(track((o for part in parts for o in part), desc='reading images', total=len(paths)), 4096):
-            memory.put(many)
-            yield from (row for *_,row in many)
+        for part in ex.map(lambda part: [_found(o) for o in part], chunked(paths, 32)): yield from part
+
+def _there(part):
+    "What a worker finds in files, and what decided that"
+    decides = _decides()
+    return [(stamp, row, decides(row)) for _,stamp,row in map(_found, part)]
+
+def _check_worker(path, row, decided, memory):
+    "Raise unless a worker sees our files, and reads them as we do"
+    if row['problem'] == 'file not found' and os.path.exists(path):
+        raise ValueError(f"expected workers that see our files under the same paths, found one that doesn't ({path}); "
+            "put them on a file system that all machines share")
+    if decided != memory.version(row): raise ValueError("expected workers with our version of this library, of Pillow and pydicom, "
+        "our user, limits and key, found others; set them up alike")
+
+def _elsewhere(paths, executor, memory):
+    "What the workers of an executor find in files"
+    parts = [list(map(os.path.abspath, o)) for o in chunked(paths, 256)]
+    for part,many in zip(parts, hand_out(executor, _there, ([o] for o in parts), 64)):
+        for path,(stamp,row,decided) in zip(part, many):
+            _check_worker(path, row, decided, memory)
+            yield path, stamp, row
+
+def _read(paths, n_workers, memory, executor):
+    "The measures of files, some thousand at a time remembered"
+    found = _here(paths, n_workers) if executor is None else _elsewhere(paths, executor, memory)
+    for many in chunked(track(found, desc='reading images', total=len(paths)), 4096):
+        memory.put(many)
+        yield from (row for *_,row in many)
 
 # %% ../nbs/10_image.ipynb #336930ef
 def measure_images(
     paths, # Files to read
     n_workers=None, # Threads; None: one a core
     archive=None, # Folder whose files' measures are remembered; None: none are
-    rescan=False # Read also what is known?
+    rescan=False, # Read also what is known?
+    executor=None # Workers that read instead of threads: see `hand_out`
 ) -> pd.DataFrame: # A row a file, in the order of `paths`
     "Read every file once, in parallel; raises ValueError unless `n_workers` is None or a whole number, 1 or more"
     paths, memory = list(paths), RowMemory(archive, _decides())
     rows = [None]*len(paths) if rescan else memory.get(paths)
     new = [i for i,o in enumerate(rows) if o is None]
-    for i,row in zip(new, _read([paths[i] for i in new], n_workers, memory), strict=True): rows[i] = row
+    for i,row in zip(new, _read([paths[i] for i in new], n_workers, memory, executor), strict=True): rows[i] = row
     return pd.DataFrame(rows)
