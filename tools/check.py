@@ -1,26 +1,24 @@
 "Runs every check of `make test` in a copy of the working tree and ends with the line `N passed, N failed`."
-import argparse, os, shutil, subprocess, sys, tempfile, time
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import ExitStack
-from queue import SimpleQueue
+import argparse, os, shutil, subprocess, sys, tempfile
 from pathlib import Path
 from xml.etree import ElementTree
+from warm import forked, warm_up
 
 root = Path(__file__).resolve().parents[1]
 bin_dir = Path(sys.executable).parent
 tally = dict(passed=0, failed=0)
 not_ours = '.git', '.venv', '_docs', '_proc', 'build', 'dist', 'study'
-training = 'study', 'study_resume', 'remedies', 'resume', 'model', 'elsewhere', 'dicom', 'app' # half of the time of all tests
-longest = 'remedies', '62_study', '52_compare', 'pitfalls', 'tutorial', 'index', '22_audit', '33_train'
+longest = ('test_study', 'test_study_resume', 'test_remedies', 'test_dist', 'test_executor', 'remedies', '62_study', '52_compare', 'index',
+    'test_elsewhere', 'test_dicom', 'test_resume', 'pitfalls', 'tutorial', '22_audit', '33_train', 'test_model', 'test_app', 'test_presize',
+    'test_rescan')
 
 def run(
     *cmd, # Command and arguments; a name alone is looked up beside this Python first
     cwd, # Folder to run it in
     **env): # Further environment variables
-    "Exit code and output (stdout and stderr together) of one command, on one thread, so that sums come out alike on every machine."
-    env = dict(os.environ, OMP_NUM_THREADS='1', MKL_NUM_THREADS='1', **env)
-    env['PATH'] = f"{bin_dir}{os.pathsep}{env['PATH']}"
-    res = subprocess.run(cmd, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    "Exit code and output (stdout and stderr together) of one command."
+    streams = dict(stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    res = subprocess.run(cmd, cwd=cwd, env=dict(os.environ, **env), text=True, **streams)
     return res.returncode, res.stdout.strip()
 
 def report(
@@ -57,32 +55,21 @@ def changed(before, after):
     "Names of files that differ between two snapshots, or stand in one of them only."
     return sorted(n for n in before.keys() | after.keys() if before.get(n) != after.get(n))
 
-def check_export(tree):
+def run_export(tree):
     "A fresh export and clean write what is there already; so does nbdev for the site's settings."
     before = snapshot(tree)
     refresh = 'from nbdev.quarto import refresh_quarto_yml; refresh_quarto_yml()'
     done = [run(*cmd, cwd=tree) for cmd in (['nbdev-export'], ['nbdev-clean'], [sys.executable, '-c', refresh])]
     diff = changed(before, snapshot(tree))
-    out = '\n'.join(out for rc,out in done if rc)
-    if diff: out += f"\nA fresh export and clean change {', '.join(diff)}: run `make nbs` and commit what it writes."
-    report(not out, 'a fresh export and clean leave no diff', out)
+    print(*[out for rc,out in done if rc], sep='\n')
+    if diff: print(f"A fresh export and clean change {', '.join(diff)}: run `make nbs` and commit what it writes.")
+    return bool(diff) or any(rc for rc,_ in done)
 
-def check_style(tree):
+def run_style(tree):
     "The house style."
     rc, out = run('chkstyle', '--show-rule', cwd=tree)
-    report(rc == 0, 'chkstyle', out)
-
-def run_pytest(
-    tree, # The copied tree
-    files, # Tests to run
-    part): # Name of the part
-    "A part of the tests in `tests/`, each counted by itself."
-    xml = tree/f'pytest-{part}.xml'
-    rc, out = run(sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', f'--junitxml={xml}', *files, cwd=tree)
-    n = dict(ElementTree.parse(xml).getroot().find('testsuite').attrib) if xml.exists() else {}
-    n_bad = int(n.get('failures', 0)) + int(n.get('errors', 0)) or int(rc != 0)
-    n_ok = max(0, int(n.get('tests', 0)) - n_bad - int(n.get('skipped', 0)))
-    return rc == 0, f'pytest, {part}: {n_ok} of {n_ok + n_bad}', out, n_ok, n_bad
+    print(out)
+    return rc
 
 def run_wheel(tree):
     "The sdist and the wheel made from it are built; the wheel, alone in a folder, gives the whole package."
@@ -93,51 +80,57 @@ def run_wheel(tree):
         wheel = str(next(dist.glob('*.whl'), 'no wheel'))
         rc, out = run(sys.executable, '-m', 'pip', 'install', '-q', '--no-deps', '--no-index', '--target', target, wheel, cwd=tree.parent)
     if rc == 0: rc, out = run(sys.executable, '-c', code, cwd=tree.parent, PYTHONPATH=target)
-    return rc == 0, 'sdist and wheel; the wheel, installed into an empty folder, imports', out
-
-def start_warm(tree):
-    "A process that runs notebooks of `tree`: see tools/warm.py."
-    env = dict(os.environ, OMP_NUM_THREADS='1', MKL_NUM_THREADS='1', PATH=f"{bin_dir}{os.pathsep}{os.environ['PATH']}")
-    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
-    return subprocess.Popen([sys.executable, root/'tools/warm.py'], cwd=tree, env=env, **pipes)
+    print(out)
+    return rc
 
 def run_notebook(
-    nb, # Path of a notebook in the copied tree
-    idle): # Queue of processes that wait for one
+    nb): # Path of a notebook in the copied tree
     "One notebook by `nbdev-test`, which saves its outputs."
-    process = idle.get()
-    print(nb, file=process.stdin, flush=True)
-    rc = process.stdout.readline().strip()
-    idle.put(process)
-    log = nb.with_suffix('.log')
-    return rc == '0', nb.name, log.read_text(errors='replace').strip() if log.exists() else f'{nb.name} did not run'
+    from nbdev.test import nbdev_test
+    os.chdir(nb.parents[1])
+    return nbdev_test(str(nb), save=True, n_workers=0)
 
-def timed(job, *where):
-    "What `job` reports, its seconds in the name."
-    start = time.monotonic()
-    ok, name, *more = job(*where)
-    return ok, f'{name} ({time.monotonic() - start:.0f} s)', *more
+def run_pytest(
+    file, # Path of a file of tests in another copy of the tree, which notebooks leave alone
+    xml): # Where to write how many there were
+    "The tests of one file, by pytest."
+    import pytest
+    os.chdir(file.parents[1])
+    sys.path[0] = str(file.parents[1])
+    quiet = '-q', '-p', 'no:cacheprovider', '-W', 'ignore::pytest.PytestAssertRewriteWarning' # hypothesis is imported already
+    rc = pytest.main([*quiet, f'--basetemp={xml.with_suffix("")}', f'--junitxml={xml}', f'tests/{file.name}'])
+    return 0 if rc == pytest.ExitCode.NO_TESTS_COLLECTED else rc # all that it needs is not installed
 
-def waits(nb):
-    "Where a notebook stands in the queue: those that take longest come first, or the last one would keep all waiting."
-    return longest.index(nb.stem) if nb.stem in longest else len(longest)
+def counted(file, ok):
+    "How many tests of a file passed and failed, as pytest wrote it; at least one failed where it did not end well."
+    n = dict(ElementTree.parse(file).getroot().find('testsuite').attrib) if file.exists() else {}
+    n_bad = int(n.get('failures', 0)) + int(n.get('errors', 0)) or int(not ok)
+    return max(0, int(n.get('tests', 0)) - n_bad - int(n.get('skipped', 0))), n_bad
 
-def parts(tree):
-    "The tests in two parts, side by side: those that train or start programs, and the others."
-    files = {f'tests/{o.name}': o.stem[5:] in training for o in sorted((tree/'tests').glob('test_*.py'))}
-    for part,trains in (('training', True), ('the rest', False)): yield run_pytest, tree, [k for k,v in files.items() if v == trains], part
+def waits(job):
+    "Where a job stands in the queue: those that take longest come first, or the last one would keep all waiting."
+    name = job[0].split('.')[0]
+    return longest.index(name) if name in longest else len(longest)
+
+def all_jobs(tree):
+    "Everything that runs side by side, in copies of `tree`; notebooks alone write into `tree` itself."
+    export, build, tests = (Path(shutil.copytree(tree, tree.parent/o/tree.name)) for o in ('export', 'build', 'tests'))
+    yield 'a fresh export and clean leave no diff', run_export, export
+    yield 'chkstyle', run_style, tests
+    files = [(o.name, run_pytest, o, tree.parent/f'{o.stem}.xml') for o in sorted((tests/'tests').glob('test_*.py'))]
+    yield from sorted(files + [(o.name, run_notebook, o) for o in sorted((tree/'nbs').glob('[!._]*.ipynb'))], key=waits)
+    yield 'sdist and wheel; the wheel, installed into an empty folder, imports', run_wheel, build
 
 def run_all(tree):
-    "pytest, the wheel and every notebook side by side, each process on one thread; notebooks alone write into `tree`."
-    apart = tree.parent/'apart'/tree.name
-    shutil.copytree(tree, apart)
-    nbs = sorted((tree/'nbs').glob('[!._]*.ipynb'), key=waits)
-    n, idle = min(8, os.cpu_count() or 1), SimpleQueue()
-    with ExitStack() as stack:
-        for _ in range(n): idle.put(stack.enter_context(start_warm(tree)))
-        pool = stack.enter_context(ThreadPoolExecutor(n))
-        jobs = [pool.submit(timed, *o) for o in (*parts(apart), *((run_notebook, nb, idle) for nb in nbs), (run_wheel, apart))]
-        for job in as_completed(jobs): report(*job.result())
+    "Each job in a process of its own, as many at a time as there are cores."
+    jobs = list(all_jobs(tree))
+    warm_up(tree)
+    for what,rc,out,seconds,cpu in forked(jobs, min(8, os.cpu_count() or 1)):
+        took = f'({seconds:.0f} s, {cpu:.0f} of them on a core)'
+        if not what.endswith('.py'): report(not rc, f'{what} {took}', out)
+        else:
+            n = counted(tree.parent/f'{Path(what).stem}.xml', not rc)
+            report(not rc, f'{what}: {n[0]} of {sum(n)} {took}', out, *n)
 
 def check_outputs(tree, before, strict):
     "Stored outputs that come out differently are named, and fail the run if `strict`."
@@ -147,13 +140,13 @@ def check_outputs(tree, before, strict):
     elif diff: print(f"note: on this machine the stored outputs come out differently in {', '.join(diff)}")
 
 def main(strict):
-    "All checks, quick ones first."
+    "All checks, on one thread each, so that sums come out alike on every machine."
+    os.environ |= dict(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1', PATH=f"{bin_dir}{os.pathsep}{os.environ['PATH']}")
     with tempfile.TemporaryDirectory(prefix='pneumo_check_') as tmp:
         tmp = Path(tmp).resolve()
         os.environ['PNEUMO_CACHE'] = str(tmp/'cache')
         tree = tmp/root.name
         copy_tree(tree)
-        for check in (check_export, check_style): check(tree)
         before = snapshot(tree/'nbs')
         run_all(tree)
         check_outputs(tree, before, strict)
@@ -163,4 +156,6 @@ def main(strict):
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--strict', action='store_true', help='stored outputs that come out differently count as a failed check')
-    sys.exit(main(parser.parse_args().strict))
+    rc = main(parser.parse_args().strict)
+    sys.stdout.flush()
+    os._exit(rc) # at once: to take down what was imported needs two seconds, and a library prints below the last line
