@@ -36,10 +36,10 @@ names = ['none', 'oversample_epoch']
 
 @pytest.fixture(scope='module')
 def place(tmp_path_factory):
-    "A folder with a cache; one thread for every process"
+    "A folder with a cache; one thread for every process; those that are asked for are forks of one that has imported all"
     tmp, before = tmp_path_factory.mktemp('executor'), torch.get_num_threads()
     with pytest.MonkeyPatch.context() as m:
-        env = dict(PNEUMO_CACHE=str(tmp/'cache'), SENDER=str(os.getpid()), OMP_NUM_THREADS='1', MKL_NUM_THREADS='1')
+        env = dict(PNEUMO_CACHE=str(tmp/'cache'), KILL=str(tmp/'killed'), SENDER=str(os.getpid()), OMP_NUM_THREADS='1', MKL_NUM_THREADS='1')
         for k,v in env.items(): m.setenv(k, v)
         torch.set_num_threads(1)
         yield tmp
@@ -61,11 +61,18 @@ def read(out): return {o.name: o.read_bytes() for o in out.glob('*-*.csv')}
 def check_same(out, alone):
     assert read(out) == alone and {o.suffix for o in out.iterdir()} == {'.csv', '.json'} # nothing hidden is left
 
-def test_processes_and_one_is_killed(df, alone, place, tmp_path, monkeypatch):
+@pytest.fixture
+def forkserver(place):
+    "Processes that know nothing of this one, and of which the first may be killed"
+    (place/'killed').unlink(missing_ok=True)
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['pneumo_imbalance.compare'])
+    return context
+
+def test_processes_and_one_is_killed(df, alone, forkserver, tmp_path):
     "They draw the same squares; a killed one is one sentence, and the same call goes on"
-    monkeypatch.setenv('KILL', str(tmp_path/'killed'))
     clear_presized()
-    with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as ex:
+    with ProcessPoolExecutor(1, forkserver) as ex:
         with pytest.raises(ValueError, match='found that one was killed .BrokenProcessPool; .* make the same call again'):
             make_runs(df, names, [0, 1], tmp_path/'out', executor=ex, **small)
         with pytest.raises(ValueError, match='one was killed'): list(hand_out(ex, pow, [(1, 2)])) # a broken pool stays broken
@@ -74,17 +81,16 @@ def test_processes_and_one_is_killed(df, alone, place, tmp_path, monkeypatch):
     make_runs(df, names, [0, 1], tmp_path/'out', **small)
     check_same(tmp_path/'out', alone[0])
 
-def test_dask_and_a_worker_is_killed(df, alone, place, tmp_path, monkeypatch):
+def test_dask_and_a_worker_is_killed(df, alone, place, forkserver, tmp_path):
     "A scheduler and two worker processes, one of which is killed half-way: the comparison finishes"
     distributed = pytest.importorskip('distributed', reason='needs Dask: pip install "dask[distributed]"')
-    monkeypatch.setenv('KILL', str(tmp_path/'killed'))
     own = dict(n_workers=2, threads_per_worker=1, dashboard_address=None, local_directory=tmp_path/'dask', silence_logs=50)
-    steady = pytest.importorskip('dask').config.set({'distributed.scheduler.work-stealing': False}) # the new worker would import all
-    with steady, distributed.LocalCluster(**own) as cluster, distributed.Client(cluster) as client:
+    how = {'distributed.scheduler.work-stealing': False, 'distributed.worker.multiprocessing-method': 'forkserver'}
+    with pytest.importorskip('dask').config.set(how), distributed.LocalCluster(**own) as cluster, distributed.Client(cluster) as client:
         ex = client.get_executor()
         assert (thumbnails(df, executor=ex) == thumbnails(df)).all()
         found = compare_remedies(df, names, 1, tmp_path/'out', n_boot=50, on_leak='ignore', executor=ex, **small)
-        assert (tmp_path/'killed').exists() and len(found.runs)
+        assert (place/'killed').exists() and len(found.runs)
         try: list(hand_out(ex, flaky, [(tmp_path/'flag',)]))
         except ZeroDivisionError as e: kept = e # Dask would give what it has for an equal call while somebody holds it
         assert list(hand_out(ex, flaky, [(tmp_path/'flag',)])) == [1] and kept
@@ -120,7 +126,7 @@ class Odd(Callback):
 def test_a_run_that_fails(df, alone, place, tmp_path):
     "One sentence; what was finished stays, what can't be sent is refused"
     with ThreadPoolExecutor(2) as ex:
-        with pytest.raises(ValueError, match="none with seed 0 to train on .*, found KeyError .*of a callback.*; mend that"):
+        with pytest.raises(ValueError, match="none with seed [01] to train on .*, found KeyError .*of a callback.*; mend that"):
             make_runs(df, ['none'], [0, 1, 2], tmp_path/'out', executor=ex, **small | dict(cbs=[Odd()]))
         make_runs(df, names, [0, 1], tmp_path/'out', executor=ex, **small)
     check_same(tmp_path/'out', alone[0])
