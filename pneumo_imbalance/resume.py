@@ -18,10 +18,12 @@ from time import monotonic
 import pandas as pd, torch
 from fastai.learner import Callback, CancelEpochException, CancelFitException, Learner
 from fastai.optimizer import OptimWrapper
-from fastcore.basics import patch
+from fastai.torch_core import get_model, num_distrib
+from fastcore.basics import noop, patch
 from safetensors.torch import load, save
 
 from .core import deliver
+from .processes import gather_objects, once
 from .snapshot import describe_training, generator_states, set_generators
 
 # %% ../nbs/28_resume.ipynb #164b46c2
@@ -86,7 +88,7 @@ def _tensor(o): return torch.as_tensor(o).detach().as_subclass(torch.Tensor)
 def _state(learn):
     "Tensors and numbers of network, optimiser and recorder"
     r, numbers = learn.recorder, []
-    tensors = {f'model.{k}': v for k,v in learn.model.state_dict().items()} | dict(smooth=_tensor(r.smooth_loss.val))
+    tensors = {f'model.{k}': v for k,v in get_model(learn.model).state_dict().items()} | dict(smooth=_tensor(r.smooth_loss.val))
     for i,(_,state) in enumerate(_held(learn.opt)):
         tensors |= {f'opt.{i}.{k}': v for k,v in state.items() if isinstance(v, torch.Tensor)}
         numbers.append({k: v for k,v in state.items() if not isinstance(v, torch.Tensor)})
@@ -102,7 +104,7 @@ def _part(tensors, name): return {k[len(name):]: v for k,v in tensors.items() if
 
 def _set_network(learn, tensors, numbers):
     "Put weights and the optimiser's sums back"
-    learn.model.load_state_dict(_part(tensors, 'model.'))
+    get_model(learn.model).load_state_dict(_part(tensors, 'model.'))
     for k,v in numbers['hypers'].items(): learn.opt.set_hyper(k, v)
     for i,(p,state) in enumerate(_held(learn.opt)):
         state.clear()
@@ -151,6 +153,13 @@ def _machine(learn):
     processor = f'{platform.machine()} {torch.backends.cpu.get_cpu_capability()}'
     return dict(device=str(learn.dls.device), threads=torch.get_num_threads(), processor=processor)
 
+# %% ../nbs/28_resume.ipynb #49a5f0dc
+def _sharing(learn):
+    "How many processes train `learn` together"
+    return num_distrib() if any(getattr(o, 'shares_steps', False) for o in learn.cbs) else 1
+
+def _call(f, *args): return f(*args)
+
 # %% ../nbs/28_resume.ipynb #026d7d24
 class Checkpoints(Callback):
     "Writes all that the next step needs, and goes on from there"
@@ -162,18 +171,24 @@ class Checkpoints(Callback):
         keeper=None, # A callback that keeps the best weights as `kept` (a state dict) and their `best` value
         **settings # What makes it this training, as epochs
     ):
+        self.n = _sharing(learner)
+        self.once,self.each = (once, gather_objects) if self.n > 1 else (_call, noop)
         self.folder,self.minutes,self.keeper,self.settings = Path(folder),minutes,keeper,describe_training(learner, **settings)
         self.machine,self.written,self.fit_name,self.failed,self.begun,self.skip = _machine(learner),monotonic(),None,None,None,0
-        self.tensors,self.at = read_checkpoint(folder) or (None, None)
+        self.tensors,self.at = self.once(read_checkpoint, folder) or (None, None)
         self.waiting = bool(self.at) and not self.at['done']
-        if self.at: self._take(learner)
+        if not self.at: return
+        self.once(self._check)
+        learner.model.load_state_dict(_part(self.tensors, 'model.'))
 
-    def _take(self, learner):
-        "Refuse the checkpoint of another training, and give the network its weights"
+    def _check(self):
+        "Refuse the checkpoint of another training, and say where this one goes on"
+        was = len(self.at['generators']) if isinstance(self.at['generators'], list) else 1
+        if was != self.n: raise ValueError(f"expected as many processes as the training in {self.folder} had ({was}), found {self.n}; "
+            "start as many, choose another folder with resume=, or remove it to begin anew")
         odd = list(_differing(self.at['training'], self.settings))
         if odd: raise ValueError(f"expected the training that {self.folder} holds, found another: {', '.join(odd)}; "
             "choose another folder with resume=, or remove it to begin anew")
-        learner.model.load_state_dict(_part(self.tensors, 'model.'))
         other = list(_differing(self.at['machine'], self.machine))
         if other: print(f"The checkpoint was made elsewhere ({', '.join(other)}): roundings will differ.")
         where = f"after {self.at['epoch']} epochs and {self.at['batches']} steps"
@@ -193,16 +208,22 @@ class Checkpoints(Callback):
 
 # %% ../nbs/28_resume.ipynb #aa46e3b8
 @patch
-def _write(self:Checkpoints, learn, epoch=0, batches=0, done=False):
-    "Write a checkpoint of a stage of which so many epochs, and steps of the next one, are done"
+def _write_here(self:Checkpoints, learn, **place):
+    "Write a checkpoint from what this process has"
     tensors, numbers = _state(learn)
     best = getattr(self.keeper, 'kept', None) or {}
-    about = dict(format=1, training=self.settings, machine=self.machine, fit=self.fit_name, epoch=epoch, batches=batches, done=done,
-        numbers=numbers, stages=_stages(learn.stages), generators=generator_states(learn), begun=self.begun if batches else None,
+    about = dict(format=1, training=self.settings, machine=self.machine, fit=self.fit_name, numbers=numbers, stages=_stages(learn.stages),
         best=str(float(self.keeper.best)) if best else None)
-    write_checkpoint(self.folder, tensors | {f'best.{k}': v for k,v in best.items()}, about)
+    write_checkpoint(self.folder, tensors | {f'best.{k}': v for k,v in best.items()}, about | place)
+
+@patch
+def _write(self:Checkpoints, learn, epoch=0, batches=0, done=False):
+    "Write a checkpoint of a stage of which so many epochs, and steps of the next one, are done"
+    drawn = dict(generators=self.each(generator_states(learn)), begun=self.each(self.begun) if batches else None)
+    self.once(partial(self._write_here, learn, epoch=epoch, batches=batches, done=done, **drawn))
     self.written = monotonic()
 
+# %% ../nbs/28_resume.ipynb #09d83102
 @patch
 def _write_or_stop(self:Checkpoints, *args):
     "Write a checkpoint, or end the fit and keep the reason"
@@ -234,8 +255,8 @@ def before_train(self:Checkpoints):
 
 @patch
 def after_batch(self:Checkpoints):
-    if self.minutes is not None and monotonic() - self.written >= 60*self.minutes:
-        self._write_or_stop(self.learn.epoch, self.learn.iter + 1)
+    due = self.minutes is not None and self.once(lambda: monotonic() - self.written >= 60*self.minutes)
+    if due: self._write_or_stop(self.learn.epoch, self.learn.iter + 1)
 
 @patch
 def after_epoch(self:Checkpoints): self._write_or_stop(self.learn.epoch + 1)
@@ -274,4 +295,4 @@ def finish(self:Checkpoints,
     "Write the checkpoint of a finished training, or put everything back as it says"
     if not (self.at and self.at['done']): return self._write(learn, done=True)
     self._restore(learn)
-    _keep_two(self.folder)
+    self.once(_keep_two, self.folder)

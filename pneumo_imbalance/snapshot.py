@@ -12,6 +12,7 @@ import base64, hashlib, inspect, json, random, re
 from functools import partial
 
 import fastai, numpy as np, pandas as pd, torch
+from fastai.torch_core import rank_distrib
 
 from . import __version__
 
@@ -64,9 +65,10 @@ def generator_states(
 
 def set_generators(
     learn, # The same `Learner`, or one that was made in the same way
-    states # What `generator_states` gave
+    states # What `generator_states` gave, or a list of it, one for each process
 ):
     "Put the state of everything that a training draws by back"
+    if isinstance(states, list): states = states[rank_distrib()]
     _put_back(random._inst, states['python'])
     np.random.set_state(_arrays(states['numpy']))
     torch.set_rng_state(_unpacked(states['torch']))

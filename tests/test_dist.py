@@ -7,6 +7,7 @@ pytest.importorskip('accelerate', reason='accelerate is not installed: one proce
 
 script = '''
 import json, sys
+from contextlib import nullcontext
 from pathlib import Path
 import pneumo_imbalance.train
 import torch
@@ -16,8 +17,9 @@ from fastai.metrics import accuracy
 from torch import nn
 from pneumo_imbalance.block import ImageAugment, xray_dataloaders
 from pneumo_imbalance.data import scan_images
-from pneumo_imbalance.dist import first_process_first, is_first_process
+import pneumo_imbalance.dist
 from pneumo_imbalance.evaluate import predict
+from pneumo_imbalance.processes import first_process_first, is_first_process
 from pneumo_imbalance.sampling import BalancedSampler
 from pneumo_imbalance.train import set_seed
 
@@ -27,11 +29,13 @@ class Seen(Callback):
         if self.training: self.steps.append(self.x.mean((1, 2, 3)).mul(1e4).round().long().tolist())
 
 torch.set_num_threads(1)
-ImageAugment.before_call = lambda self, b, split_idx: setattr(self, 'random', False)
+augment, ImageAugment.before_call = ImageAugment.before_call, lambda self, b, split_idx: setattr(self, 'random', False)
 out, bs = Path(sys.argv[1]), int(sys.argv[2])
+def loaders(): return xray_dataloaders(df, 32, 32, bs, BalancedSampler, on_leak='ignore', device='cpu')
+
 with first_process_first():
     df = scan_images(out.parent/'images')
-    dls = xray_dataloaders(df, item_size=32, size=32, bs=bs, sampler=BalancedSampler, on_leak='ignore', device='cpu')
+    dls = loaders()
 set_seed(1)
 net = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 5, 4), nn.ReLU()), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
 learn = Learner(dls, net, nn.CrossEntropyLoss(), metrics=accuracy, path=out, cbs=Seen())
@@ -41,13 +45,31 @@ with learn.distrib_ctx():
 name = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 inside.to_csv(out/f'inside{name}.csv', index=False)
 predict(learn, df).to_csv(out/f'after{name}.csv', index=False)
-refused = ''
+told = dict(steps=learn.seen.steps, history=history.drop(columns='stage').values.tolist(), first=is_first_process())
+
+class Cut(Callback):
+    def __init__(self, cuts): self.cuts = cuts
+    def after_batch(self):
+        if self.cuts and self.training and self.learn.n_epoch == 2 and self.learn.train_iter == 6: raise KeyboardInterrupt
+
+def trained(folder, cuts=False, shared=True):
+    dls = loaders()
+    set_seed(1)
+    net = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 5, 4), nn.BatchNorm2d(4), nn.ReLU()), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Dropout(.2), nn.Linear(4, 2))
+    learn = Learner(dls, net, nn.CrossEntropyLoss(), path=out, cbs=Cut(cuts))
+    with learn.distrib_ctx() if shared else nullcontext(): learn.fit_two_stage(1, 2, resume=out/folder, every=0, show_plot=False)
+    return dict(weights=[o.tolist() for o in net.state_dict().values()], rates=[o['lr'] for o in learn.stages])
+
+ImageAugment.before_call = augment
 if torch.distributed.is_initialized():
-    with learn.distrib_ctx():
-        try: learn.fit_two_stage(0, 1)
-        except ValueError as e: refused = str(e)
-history = history.drop(columns='stage').values.tolist()
-(out/f'told{name}.json').write_text(json.dumps(dict(steps=learn.seen.steps, history=history, first=is_first_process(), refused=refused)))
+    told['whole'] = trained('whole')
+    try: trained('cut', cuts=True)
+    except KeyboardInterrupt: told['left'] = sorted(o.name for o in (out/'cut').iterdir())
+    told['cut'] = trained('cut')
+    try: trained('cut', shared=False)
+    except ValueError as e: told['refused'] = str(e)
+(out/f'told{name}.json').write_text(json.dumps(told))
 '''
 
 def start(d, name, bs, n=1):
@@ -96,6 +118,13 @@ def test_same_predictions_in_the_same_order(runs):
     pd.testing.assert_frame_equal(one, first, rtol=0, atol=1e-4)
     for o in ('inside1', 'after0', 'after1'): pd.testing.assert_frame_equal(first, pd.read_csv(d/f'two/{o}.csv'), rtol=0, atol=1e-5)
 
-def test_no_rate_is_looked_for(runs):
-    _, one, *two = runs
-    assert not one['refused'] and all('lr_find works in one process only' in o['refused'] for o in two)
+def test_one_rate_for_all(runs):
+    _, _, a, b = runs
+    assert len(a['whole']['rates']) == 2 and a['whole']['rates'] == b['whole']['rates']
+
+def test_cut_off_and_gone_on_with(runs):
+    d, _, *two = runs
+    assert two[0]['whole'] == two[1]['whole']
+    for o in two: assert o['cut'] == o['whole'] and all(k.startswith('checkpoint-') for k in o['left'])
+    assert all('expected as many processes' in o['refused'] and '(2), found 1' in o['refused'] for o in two)
+    assert len(list((d/'two/cut').iterdir())) == 2
