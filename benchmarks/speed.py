@@ -6,17 +6,20 @@ from importlib.metadata import version
 from multiprocessing import get_context, get_start_method, set_start_method
 from pathlib import Path
 import numpy as np, pandas as pd, torch
-from fastai.vision.all import Callback, CancelValidException, CategoryBlock, DataBlock, IndexSplitter, ImageBlock, PILImage
+from fastai.vision.all import Adam, Callback, CancelValidException, CrossEntropyLossFlat, CategoryBlock, DataBlock
+from fastai.vision.all import IndexSplitter, ImageBlock, PILImage
 from fastai.vision.all import RandomResizedCropGPU, Resize, Rotate, Zoom, get_image_files, models, resnet18, setup_aug_tfms, vision_learner
 from PIL import Image
 from torch.utils.data import WeightedRandomSampler
 from torch.utils.flop_counter import FlopCounterMode
+from pneumo_imbalance.arch import build_network
 from pneumo_imbalance.block import xray_dataloaders
 from pneumo_imbalance.data import read_table, scan_images
 from pneumo_imbalance.phantom import make_phantoms
 from pneumo_imbalance.presize import clear_presized, presize
 from pneumo_imbalance.sampling import BalancedSampler
-from pneumo_imbalance.train import xray_learner, still_body
+from pneumo_imbalance.train import set_seed, still_body, xray_learner
+from pneumo_imbalance.views import clear_views
 
 try: from imblearn.over_sampling import RandomOverSampler
 except ImportError: RandomOverSampler = None
@@ -30,12 +33,18 @@ def seconds(fn):
     if cuda: torch.cuda.synchronize()
     return time.perf_counter() - start
 
-def in_turn(fns, repeats, per):
+def cpu_seconds(fn):
+    "Seconds of the processor that one call takes: on one thread the same, however busy the machine"
+    start = time.process_time()
+    fn()
+    return time.process_time() - start
+
+def in_turn(fns, repeats, per, clock=seconds):
     "Median milliseconds per image of each of `fns`, called in turn so that a noisy machine troubles all alike"
     took = {k: [] for k in fns}
     for fn in fns.values(): fn()
     for _ in range(repeats):
-        for k,fn in fns.items(): took[k].append(seconds(fn)/per*1e3)
+        for k,fn in fns.items(): took[k].append(clock(fn)/per*1e3)
     return {k: round(float(np.median(v)), 4) for k,v in took.items()}
 
 def plain_loaders(df, bs, workers):
@@ -137,6 +146,62 @@ def steps(learn, frozen, still, n=None):
             learn.loss_func(learn.model(batch[0]), batch[1]).backward()
             learn.opt.step()
             learn.opt.zero_grad()
+
+def training_step(size, precision, bs):
+    "A function that does one step of a ResNet-18 on a processor: forward, backward, optimiser"
+    set_seed(42)
+    model = build_network(resnet18, 2, False).to(memory_format=torch.channels_last)
+    opt, loss = Adam(list(model.parameters()), lr=1e-3), CrossEntropyLossFlat()
+    x, y = torch.randn(bs, 3, size, size).to(memory_format=torch.channels_last), torch.randint(2, (bs,))
+    def step():
+        with torch.autocast('cpu', torch.bfloat16, enabled=precision == 'bf16', cache_enabled=False): pred = model(x)
+        loss(pred.float(), y).backward()
+        opt.step()
+        opt.zero_grad()
+    return step
+
+def step_costs(sizes, bs, repeats):
+    "Milliseconds an image of a step in 32 and in 16 bits, by size"
+    def both(n): return in_turn({o: training_step(n, o, bs) for o in ('fp32', 'bf16')}, repeats, bs, cpu_seconds)
+    return {str(n): both(n) for n in sizes}
+
+def frozen_fit(dls, **how):
+    "Train a new head"
+    set_seed(42)
+    xray_learner(dls, pretrained=False).fit_two_stage(frozen_epochs, 0, lr_frozen=1e-2, **how)
+
+frozen_epochs, frozen_views = 8, 8
+
+def frozen_costs(repeats, n=192, size=64):
+    "Milliseconds an image of a frozen stage of 8 epochs: as fastai does it, with a still body, on views to be made, on views kept"
+    folder, views = Path(os.environ['PNEUMO_CACHE']), dict(views=frozen_views)
+    df = scan_images(make_phantoms(folder/'images', dict(train=dict(NORMAL=n//4 + 8, PNEUMONIA=n - n//4)), size=72))
+    df['split'] = pd.Categorical(['valid']*8 + ['train']*n, ['train', 'valid', 'test'])
+    dls = xray_dataloaders(df, item_size=72, size=size, bs=32, on_leak='ignore')
+    def first():
+        clear_views()
+        frozen_fit(dls, **views)
+    # chkstyle: ignore-node
+    fns = dict(plain=lambda: frozen_fit(dls), still=lambda: frozen_fit(dls, train_bn=False),
+        views_first=first, views_kept=lambda: frozen_fit(dls, **views))
+    took = in_turn(fns, repeats, n, cpu_seconds)
+    bytes_a_view = round(clear_views()/(frozen_views*n + 8), 1)
+    return took | dict(images=n, size=size, epochs=frozen_epochs, **views, bytes_a_view=bytes_a_view)
+
+def steps_main(args):
+    "What 16 bits and a body that is run once gain on this processor, on one thread: speed_steps.json"
+    with tempfile.TemporaryDirectory() as tmp:
+        os.environ |= dict(PNEUMO_CACHE=tmp, IN_TEST='1')
+        torch.set_num_threads(1)
+        can = getattr(torch.cpu, 'get_capabilities', dict)()
+        bits = [o for o in ('amx_bf16', 'avx512_bf16', 'bf16', 'sve_bf16') if can.get(o)]
+        res = dict(machine=machine() | dict(bf16=bits), date=time.strftime('%Y-%m-%d'), repeats=args.repeats, batch=16)
+        res['steps'] = step_costs((64, 128, 224), 16, args.repeats)
+        print(json.dumps(res), flush=True)
+        res['frozen'] = frozen_costs(max(1, args.repeats - 2))
+        print(json.dumps(res['frozen']), flush=True)
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out/'speed_steps.json').write_text(json.dumps(res, indent=1) + '\n')
 
 class NoValidation(Callback):
     def before_validate(self): raise CancelValidException
@@ -462,6 +527,7 @@ def command():
     parser.add_argument('--images', help='folder of full-size images; without one, phantoms are drawn')
     parser.add_argument('--scan', help='folder of many images, to time the scan; without one, that of --images')
     parser.add_argument('--scans', nargs='*', help='scan these folders twice instead, each in fresh processes, the largest last: scan.json')
+    parser.add_argument('--steps', action='store_true', help='measure steps in 16 bits and kept views on a processor: speed_steps.json')
     parser.add_argument('--out', type=Path, default=Path('study/speed'), help='folder for speed.json and speed.png')
     parser.add_argument('--bs', type=int, default=32, help='images a batch')
     parser.add_argument('--repeats', type=int, default=5, help='runs that each median is taken of')
@@ -480,4 +546,5 @@ def command():
     parser.add_argument('--table', help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.memory: return memory(args.table, args.memory, args.bs)
-    (gpu_main if args.gpu else scan_main if args.scans else main)(args)
+    instead = gpu_main if args.gpu else scan_main if args.scans else steps_main if args.steps else main
+    instead(args)
