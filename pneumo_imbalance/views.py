@@ -82,7 +82,7 @@ def _about(front, dl, views, seed):
     if torch.is_autocast_enabled(device.type): raise TypeError('rounded to 16 bits')
     tfms = [_told(o) for k in ('after_item', 'after_batch') for o in getattr(getattr(dl, k), 'fs', [])]
     kind, split = type(dl), getattr(dl.dataset, 'split_idx', None)
-    return dict(views=views, seed=seed, bs=dl.bs, split=split, loader=[kind.__module__, kind.__qualname__], transforms=tfms,
+    return dict(views=int(views), seed=int(seed), bs=dl.bs, split=split, loader=[kind.__module__, kind.__qualname__], transforms=tfms,
         squares=list(dl.images.array.shape[1:]), layers=re.sub(' at 0x[0-9a-f]+', '', repr(front)), device=str(device),
         threads=torch.get_num_threads(), processor=torch.backends.cpu.get_cpu_capability(),
         versions=[__version__, fastai.__version__, torch.__version__])
@@ -92,12 +92,13 @@ def _name(front, dl, views, seed):
     "The digest of all that decides the outputs; None if something can't be named"
     rows = getattr(dl, 'items', None)
     if getattr(dl, 'slots', None) is None or 'digest' not in rows or rows.digest.isna().any(): return None
-    try: about = _about(front, dl, views, seed)
-    except TypeError: return None
-    h = hashlib.blake2b(json.dumps(about | dict(images=list(map(str, rows.digest)))).encode(), digest_size=16)
-    for k,v in front.state_dict().items():
-        h.update(json.dumps([k, str(v.dtype), v.shape, v.stride()]).encode())
-        h.update(v.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    h, images = hashlib.blake2b(digest_size=16), list(map(str, rows.digest))
+    try:
+        h.update(json.dumps(_about(front, dl, views, seed) | dict(images=images)).encode())
+        for k,v in front.state_dict().items():
+            h.update(json.dumps([k, str(v.dtype), v.shape, v.stride()]).encode())
+            h.update(v.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    except (TypeError, AttributeError, RuntimeError): return None # a state that is no plain tensor among it
     return h.hexdigest()
 
 # %% ../nbs/25_views.ipynb #432144b8
@@ -176,6 +177,7 @@ def _kept(name, run, views, n, max_bytes):
     root.mkdir(exist_ok=True)
     with _alone(root/f'{name}.lock'):
         run(1, lambda x, y: first.append(x), 1)
+        if first[0].dtype != torch.float32: raise OSError(errno.EINVAL, f'they are numbers of {first[0].dtype}')
         shape = views, n, *first[0].shape[1:]
         X = _opened(root/name, first[0], shape)
         if X is None:

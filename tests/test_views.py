@@ -115,6 +115,15 @@ def test_other_images_views_or_seeds_are_others(images, kept):
 class Own(RandTransform):
     def encodes(self, x:torch.Tensor): return x
 
+class Double(RandTransform):
+    order, split_idx = 200, None
+    def encodes(self, x:torch.Tensor): return x.double() if x.is_floating_point() else x
+Double.__module__ = 'fastai.vision.augment'
+
+class Stateful(nn.Identity):
+    def get_extra_state(self): return 'anything'
+    def set_extra_state(self, o): pass
+
 def with_transform(df, tfm):
     learn = learner(df)
     for dl in learn.dls.loaders: dl.after_batch.add(tfm)
@@ -125,6 +134,14 @@ def test_what_has_no_name_is_not_kept(images, kept):
     stored(with_transform(images, Own()))
     with torch.autocast('cpu', torch.bfloat16): stored(learner(images))
     assert not kept.exists()
+    def with_state(): return nn.Sequential(Stateful(), *body())
+    stored(learner(images, arch=with_state))
+    assert not kept.exists()
+    learn = learner(images)
+    learn.model.double()
+    for dl in learn.dls.loaders: dl.after_batch.add(Double())
+    stored(learn)
+    assert not folders(kept)
     stored(with_transform(images, RandomErasing(p=.5)))
     assert len(folders(kept)) == 2
 
