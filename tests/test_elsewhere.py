@@ -209,7 +209,7 @@ def test_three_classes(tmp_path):
 def folder(home, tmp_path_factory):
     dls = xray_dataloaders(home, item_size=32, size=32, bs=8, num_workers=0, on_leak='ignore', device='cpu')
     set_seed(0)
-    learn = xray_learner(dls, arch='resnet18', pretrained=False)
+    learn = xray_learner(dls, arch='shufflenet_v2_x0_5', pretrained=False)
     valid, test = (predict(learn, home[home.split == o]) for o in ('valid', 'test'))
     return save_model(learn, tmp_path_factory.mktemp('model')/'m', valid, test, threshold='youden')
 

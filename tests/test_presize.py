@@ -2,21 +2,23 @@
 import os, shutil, signal, subprocess, sys, time
 from unittest.mock import patch
 import numpy as np, pandas as pd, pytest, torch
+from PIL import Image
 from fastai.torch_core import set_seed
 from pneumo_imbalance.block import xray_dataloaders
 from pneumo_imbalance.data import scan_images
 from pneumo_imbalance.image import open_image
-from pneumo_imbalance.phantom import make_phantoms
 from pneumo_imbalance.presize import clear_presized, presize
 from pneumo_imbalance.sampling import BalancedSampler
 from pneumo_imbalance.split import split_valid
 
 @pytest.fixture(scope='module')
 def images(tmp_path_factory):
-    "The pickled table of a few hundred phantoms"
-    d = tmp_path_factory.mktemp('images')
-    counts = dict(train=dict(NORMAL=150, PNEUMONIA=430), test=dict(NORMAL=8, PNEUMONIA=12))
-    split_valid(scan_images(make_phantoms(d/'xray', counts, size=64))).to_pickle(d/'df.pkl')
+    "The pickled table of a few hundred images of noise"
+    d, rng = tmp_path_factory.mktemp('images'), np.random.default_rng(0)
+    for folder,n in {'train/NORMAL': 150, 'train/PNEUMONIA': 430, 'test/NORMAL': 8, 'test/PNEUMONIA': 12}.items():
+        (d/'xray'/folder).mkdir(parents=True)
+        for i in range(n): Image.fromarray(rng.integers(0, 255, (66, 84), 'u1')).save(d/f'xray/{folder}/{i}.jpeg')
+    split_valid(scan_images(d/'xray')).to_pickle(d/'df.pkl')
     return d/'df.pkl'
 
 build = """
