@@ -4,7 +4,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 import numpy as np, pandas as pd, pytest
 from PIL import Image
-from pneumo_imbalance import audit_page
+from pneumo_imbalance import audit_page, faults
 from pneumo_imbalance.audit_page import audit_html, junit_xml, pneumo_audit
 from pneumo_imbalance.data import scan_images
 from pneumo_imbalance.faults import CHECKS, audit_archive
@@ -31,6 +31,18 @@ def images(tmp_path_factory):
     for o in (first, second): shutil.copy(o, root/'test/NORMAL'/f'{o.stem}-again.jpeg')
     shutil.copy(third, root/'train/PNEUMONIA'/f'{third.stem}-again.jpeg')
     return root
+
+@pytest.fixture(scope='module', autouse=True)
+def once():
+    "A table that was judged before is not judged again, for the command is tried on the same images many times"
+    judged, audit = {}, faults.audit
+    def kept(df, *args):
+        key = df.to_json(), args
+        if key not in judged: judged[key] = audit(df, *args)
+        return judged[key]
+    with pytest.MonkeyPatch.context() as m:
+        m.setattr(faults, 'audit', kept)
+        yield
 
 @pytest.fixture(scope='module')
 def found(images): return audit_archive(images)
