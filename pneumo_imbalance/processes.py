@@ -7,8 +7,8 @@ Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/processes.html.md"""
 # %% auto #0
 __all__ = ['is_first_process', 'once', 'gather_objects', 'first_process_first', 'in_all', 'lead']
 
-# %% ../nbs/19_processes.ipynb #f55c08c6
-import io, warnings
+# %% ../nbs/19_processes.ipynb #cdb95144
+import io, os, warnings
 from contextlib import contextmanager, redirect_stdout, suppress
 from datetime import timedelta
 from functools import cache
@@ -22,7 +22,7 @@ def is_first_process() -> bool: # True in the first of several processes, and wh
     "Is this the process that writes files and speaks?"
     return not rank_distrib()
 
-# %% ../nbs/19_processes.ipynb #f8690562
+# %% ../nbs/19_processes.ipynb #5772e129
 _long, _short = timedelta(days=30), timedelta(seconds=20)
 
 @cache
@@ -36,7 +36,7 @@ def _all():
 
 def _meet(group, timeout):
     "Wait until the others, or the first process, have come to the same place; raises RuntimeError where one has ended or is late"
-    others, token = range(1, num_distrib()) if is_first_process() else [0], torch.zeros(1)
+    others, token = range(1, distributed.get_world_size()) if is_first_process() else [0], torch.zeros(1)
     sent = [] if is_first_process() else [distributed.isend(token, 0, group)]
     for o in others: distributed.irecv(torch.zeros(1), o, group).wait(timeout)
     if is_first_process(): sent = [distributed.isend(token, o, group) for o in others]
@@ -94,22 +94,31 @@ def first_process_first():
         raise
     _pass_on()
 
-# %% ../nbs/19_processes.ipynb #8676f2be
+# %% ../nbs/19_processes.ipynb #55932258
+@contextmanager
+def _counting(n):
+    "Inside, there are `n` processes for fastai and for us"
+    was, os.environ['WORLD_SIZE'] = os.environ['WORLD_SIZE'], str(n)
+    try: yield
+    finally: os.environ['WORLD_SIZE'] = was
+
 def in_all(
     f, # A function that each process can import
     *args # Its arguments, which are sent to all
 ): # What it returned here
     "Inside `lead`: call `f` in all processes at once"
-    if num_distrib() > 1: _pass_on((f, args))
-    return f(*args)
+    if not distributed.is_initialized(): return f(*args)
+    with _counting(distributed.get_world_size()):
+        _pass_on((f, args))
+        return f(*args)
 
-# %% ../nbs/19_processes.ipynb #ea7e740d
+# %% ../nbs/19_processes.ipynb #564f23fd
 def _asked(failed):
     "What the first process asks for: a function and its arguments"
     try: return _pass_on(timeout=_short if failed else _long)
     except RuntimeError as e:
         raise SystemExit(f"expected process {rank_distrib()} to go on with the first one, which has ended or waits, found "
-            f"{type(failed or e).__name__}: {str(failed or e)[:200]}; start the same again") from None
+            f"{type(failed or e).__name__}: {' '.join(str(failed or e).split())[:150]}; start the same again") from None
 
 def _joined(f, args):
     "Take part in a call; an error is kept, to see whether the first process tells it"
@@ -127,7 +136,7 @@ def _follow():
     if error: raise error
     return out
 
-# %% ../nbs/19_processes.ipynb #778d0c82
+# %% ../nbs/19_processes.ipynb #00a07fda
 def _end(out, error=None):
     "Let the others end, those that listen"
     with suppress(RuntimeError): _pass_on((None, (out, error)), _short)
@@ -142,7 +151,9 @@ def lead(
     try:
         if not is_first_process(): return _follow()
     except KeyboardInterrupt: raise SystemExit(130) from None
-    try: out = work(*args, **kwargs)
+    _all()
+    try:
+        with _counting(1): out = work(*args, **kwargs)
     except BaseException as e:
         _end(None, _portable(e))
         raise

@@ -18,15 +18,18 @@ from types import SimpleNamespace
 from typing import Annotated
 
 import pandas as pd
+from fastai.torch_core import num_distrib
 from fastcore.script import anno_parser
 
 from .core import deliver, write_whole
 from .phantom import make_phantoms
 from .data import class_counts, class_names, positive_class, scan_images, usable
 from .split import split_test, split_valid
+from .processes import in_all, lead
 from .leaks import check_leaks
 from .audit import audit
 from .train import find_arch
+from .dist import shared_callbacks
 from .evaluate import predict, score
 from .remedy import REMEDIES, head_epochs, parse_remedy, remedy_recipe, train_remedy
 from .bundle import BUNDLE_FILES
@@ -48,10 +51,13 @@ def _with(balance): return f"Training with {balance}: {REMEDIES[balance.partitio
 def _train(df, balance, s, begun):
     "Train one network as the settings `s` say; predict validation and test images"
     print(f"\n{_with(balance)}", flush=True)
+    cbs = shared_callbacks()
+    if cbs: print(f'{num_distrib()} processes share each step of {num_distrib()} × {s.bs} images.', flush=True)
     learn = train_remedy(df, balance, s.frozen, s.unfrozen, s.lr_frozen, s.lr_unfrozen, s.seed, size=s.size, item_size=s.item_size,
         bs=s.bs, num_workers=s.num_workers, cache=True, path=begun, resume=begun/balance,
-        arch=s.arch, pretrained=s.pretrained, weights=s.weights)
+        arch=s.arch, pretrained=s.pretrained, weights=s.weights, cbs=cbs)
     preds = predict(learn, df[df.split != 'train'])
+    learn.remove_cbs(cbs)
     parts = dict(valid=preds[preds.split == 'valid'], preds=preds[preds.split == 'test'], table=_shown(df, learn))
     return SimpleNamespace(name='baseline' if balance == 'none' else balance, learn=learn, history=learn.history, prior=learn.prior,
         scores=None, saved=None, unsaved='', **parts)
@@ -200,7 +206,7 @@ def _train_all(job, begun, said):
         begun.mkdir(exist_ok=True)
         write_whole(begun/'settings.json', json.dumps(said))
     for balance in names:
-        job.runs.append(_train(job.df, balance, s, begun))
+        job.runs.append(in_all(_train, job.df, balance, s, begun))
         failed = _finish_run(job, begun.parent, '' if balance == names[-1] else s.balance)
     shutil.rmtree(begun.rename(begun.with_name('.pneumo-done'))) # from the renaming on it is finished, however long the removal takes
     return failed
@@ -243,7 +249,7 @@ def study(
     overwrite=False # Replace the results that `out` holds?
 ) -> Path: # The report
     "Compare a baseline with a remedy for class imbalance, from a folder of images to a report. Not for clinical use."
-    report, failed = _study(**locals())
+    report, failed = lead(_study, **locals())
     if failed: warnings.warn(f"{len(failed)} parts of the report could not be made: {'; '.join(failed)}", stacklevel=2)
     return report
 
@@ -263,5 +269,5 @@ def pneumo_study(
     def work(**args):
         failed = _study(**args)[1]
         return (1, 'parts of the report could not be made: ' + '; '.join(failed)) if failed else (0, '')
-    return run_command(_parser(), args, work, lambda args, e: f"finished and kept in {args['out']}: {e or 'nothing'}; "
+    return lead(run_command, _parser(), args, work, lambda args, e: f"finished and kept in {args['out']}: {e or 'nothing'}; "
         'the same command goes on from here')

@@ -1,4 +1,5 @@
-"Two processes on one network: the same steps, scores and predictions as one process with the double batch."
+"""Two processes on one network: the same steps, scores and predictions as one process with the double batch; a training
+that was cut off goes on with the same weights; a study is done once, and ends in both alike."""
 import json, os, socket, subprocess, sys
 import pandas as pd, pytest
 from pneumo_imbalance.phantom import make_phantoms
@@ -7,7 +8,8 @@ pytest.importorskip('accelerate', reason='accelerate is not installed: one proce
 
 script = '''
 import json, sys
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 import pneumo_imbalance.train
 import torch
@@ -17,7 +19,7 @@ from fastai.metrics import accuracy
 from torch import nn
 from pneumo_imbalance.block import ImageAugment, xray_dataloaders
 from pneumo_imbalance.data import scan_images
-import pneumo_imbalance.dist
+from pneumo_imbalance import study
 from pneumo_imbalance.evaluate import predict
 from pneumo_imbalance.processes import first_process_first, is_first_process
 from pneumo_imbalance.sampling import BalancedSampler
@@ -58,7 +60,7 @@ def trained(folder, cuts=False, shared=True):
     net = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 5, 4), nn.BatchNorm2d(4), nn.ReLU()), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
         nn.Dropout(.2), nn.Linear(4, 2))
     learn = Learner(dls, net, nn.CrossEntropyLoss(), path=out, cbs=Cut(cuts))
-    with learn.distrib_ctx() if shared else nullcontext(): learn.fit_two_stage(1, 2, resume=out/folder, every=0, show_plot=False)
+    with learn.distrib_ctx() if shared else nullcontext(): learn.fit_two_stage(1, 2, 1e-2, resume=out/folder, every=0, show_plot=False)
     return dict(weights=[o.tolist() for o in net.state_dict().values()], rates=[o['lr'] for o in learn.stages])
 
 ImageAugment.before_call = augment
@@ -69,6 +71,21 @@ if torch.distributed.is_initialized():
     told['cut'] = trained('cut')
     try: trained('cut', shared=False)
     except ValueError as e: told['refused'] = str(e)
+
+def studied(path, *more):
+    args = '--size 32 --item-size 32 --no-pretrained --workers 0 --bs 4 --lr-unfrozen .001 --frozen 0 --unfrozen 1 --on-leak warn'
+    with redirect_stdout(StringIO()) as said, redirect_stderr(StringIO()) as complained:
+        code = study.pneumo_study([str(out.parent/path), '--out', str(out/'study'), '--arch', 'shufflenet_v2_x0_5', *args.split(), *more])
+    return dict(code=code, said=said.getvalue(), complained=complained.getvalue())
+
+def interrupted(*args, **kwargs): raise KeyboardInterrupt
+
+if torch.distributed.is_initialized():
+    study.study_page = lambda *_: ('<html></html>', [])
+    score, study.score = study.score, interrupted
+    told['studies'] = [studied('nowhere'), studied('images')]
+    study.score = score
+    told['studies'] += [studied('images', '--seed', '1'), studied('images')]
 (out/f'told{name}.json').write_text(json.dumps(told))
 '''
 
@@ -120,7 +137,8 @@ def test_same_predictions_in_the_same_order(runs):
 
 def test_one_rate_for_all(runs):
     _, _, a, b = runs
-    assert len(a['whole']['rates']) == 2 and a['whole']['rates'] == b['whole']['rates']
+    given, found = a['whole']['rates']
+    assert given == 1e-2 and 1e-7 < found < 10 and a['whole']['rates'] == b['whole']['rates']
 
 def test_cut_off_and_gone_on_with(runs):
     d, _, *two = runs
@@ -128,3 +146,25 @@ def test_cut_off_and_gone_on_with(runs):
     for o in two: assert o['cut'] == o['whole'] and all(k.startswith('checkpoint-') for k in o['left'])
     assert all('expected as many processes' in o['refused'] and '(2), found 1' in o['refused'] for o in two)
     assert len(list((d/'two/cut').iterdir())) == 2
+
+def test_study_is_done_once(runs):
+    d, _, *two = runs
+    nowhere, interrupted, other, done = zip(*(o['studies'] for o in two))
+    assert [[o['code'] for o in pair] for pair in (nowhere, interrupted, other, done)] == [[2]*2, [130]*2, [2]*2, [0]*2]
+    assert all(not o['said'] and not o['complained'] for o in two[1]['studies'])
+    assert 'found nothing at' in nowhere[0]['complained'] and 'other settings (seed)' in other[0]['complained']
+    assert nowhere[0]['complained'].count('\n') == 1
+    said = done[0]['said']
+    assert 'Going on with the study' in said and 'This training is finished' in said and said.count('epoch 1 of 1') == 1
+    assert said.count('2 processes share each step of 2 × 4 images') == 2
+
+def test_study_has_each_image_once_in_order(runs):
+    out = runs[0]/'two/study'
+    test = [str(o) for k in ('NORMAL', 'PNEUMONIA') for o in sorted((runs[0]/'images/test'/k).iterdir())]
+    preds = pd.read_csv(out/'predictions.csv')
+    assert preds.path.tolist() == test*2 and preds.model.tolist() == ['baseline']*len(test) + ['oversample']*len(test)
+    assert preds.filter(like='prob_').notna().all(axis=None)
+    assert not pd.read_csv(out/'predictions_valid.csv').duplicated(['model', 'path']).any()
+    assert pd.read_csv(out/'history.csv').train_loss.notna().tolist() == [True]*2
+    files = 'history.csv models predictions.csv predictions_valid.csv report.html scores.csv'
+    assert sorted(o.name for o in out.iterdir()) == files.split()
