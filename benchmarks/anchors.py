@@ -130,11 +130,31 @@ def trials(names, chosen, at):
 
 def read_all(out, kinds):
     files = [o for k in kinds for o in sorted(out.glob(f'{k}-*.csv'))]
-    return pd.concat([pd.read_csv(o) for o in files], ignore_index=True) if files else pd.DataFrame()
+    return pd.concat([pd.read_csv(o) for o in files], ignore_index=True) if files else pd.DataFrame(columns=['recipe', 'kind', 'seed'])
 
 def of_recipe(out, kinds, name):
     t = read_all(out, kinds)
     return t[t.recipe == name]
+
+KEYS = ['path', 'split', 'label', 'patient']
+
+def kept(dest):
+    "Predictions of networks that were written down before, a row per network and image"
+    file = dest/'predictions.csv'
+    if not file.exists(): return pd.DataFrame(columns=[*KEYS, 'seed', 'plain', 'tta'])
+    return pd.wide_to_long(pd.read_csv(file, dtype=dict(patient=str)), ['plain', 'tta'], KEYS, 'seed', ' ').reset_index()
+
+def networks(out, dest, name):
+    "The same of all networks of the chosen recipe, old and new"
+    new, old = of_recipe(out, ['test'], name), kept(dest)
+    if not len(new): return old
+    new = new.assign(path=['/'.join(Path(o).parts[-3:]) for o in new.path], patient=new.patient.astype(str))
+    return pd.concat([old[~old.seed.isin(new.seed)], new[list(old)]], ignore_index=True)
+
+def keep(t, dest):
+    "Write predictions down, a row an image and two columns a network"
+    w = t.pivot(index=KEYS, columns='seed', values=['plain', 'tta']).astype(float).round(6)
+    w.set_axis([f'{k} {s}' for k,s in w], axis=1).to_csv(dest/'predictions.csv')
 
 def auc(t, col):
     from sklearn.metrics import roc_auc_score
@@ -172,18 +192,15 @@ def source_threshold(out, name, view):
     src = of_recipe(out, SOURCES, name)
     return choose_threshold(as_preds(src.assign(split='valid', path=src.kind + '/' + src.seed.astype(str) + src.path), view))
 
-def thresholds(out, name, view, at):
-    "Where to call an image pneumonia: fixed across sources (`at`, or chosen now), on valid, and one half"
-    valid = of_recipe(out, ['test'], name)
-    on_valid = choose_threshold(as_preds(mean_of(valid[valid.split == 'valid'], view), view))
-    return {'across sources': at or source_threshold(out, name, view), 'valid': on_valid, 'one half': .5}
+def thresholds(t, view, at):
+    "Where to call an image pneumonia: fixed across sources, on valid, and one half"
+    return {'across sources': at, 'valid': choose_threshold(as_preds(mean_of(t[t.split == 'valid'], view), view)), 'one half': .5}
 
 SHOWN = ['ROC AUC', 'average precision', 'balanced accuracy', 'accuracy', 'sensitivity', 'specificity']
 
-def scored(out, name, view, ts, n_boot=2000):
+def scored(t, view, ts, n_boot=2000):
     "A row per network, split, threshold and metric; the mean of the networks at the end"
-    t, rows = of_recipe(out, ['test'], name), []
-    groups = [(str(s), g) for s,g in t.groupby('seed')] + [('mean of the networks', mean_of(t, view))]
+    rows, groups = [], [(str(s), g) for s,g in t.groupby('seed')] + [('mean of the networks', mean_of(t, view))]
     for seed,g in groups:
         for split,h in g.groupby('split'):
             for how,at in ts.items():
@@ -201,17 +218,19 @@ def write(out, dest, args, took):
         table.round(5).to_csv(dest/'recipes.csv')
         print(table.round(4).to_string(), flush=True)
     name, view = args.chosen or choose(table)
-    ts = thresholds(out, name, view, at)
+    t = networks(out, dest, name)
+    ts = thresholds(t, view, at or source_threshold(out, name, view))
     about = dict(machine=machine(), date=str(datetime.date.today()), recipe=name, view=view, settings=RECIPES[name] | args.change,
         thresholds=ts, rule=__doc__, took=took, precision=args.precision,
         packages={k: version(k) for k in ('fastai', 'torchvision', 'numpy', 'pandas', 'pillow')})
     if at: about = before(dest) | dict(networks={k: about[k] for k in ('machine', 'date', 'thresholds', 'took', 'precision', 'packages')})
     (dest/'about.json').write_text(json.dumps(about, indent=1) + '\n')
-    s = scored(out, name, view, ts, args.boot)
+    keep(t, dest)
+    s = scored(t, view, ts, args.boot)
     s.to_csv(dest/'scores.csv', index=False)
     print(f'chosen: {name}, {view}; thresholds {ts}')
-    t = s[(s.split == 'test')].pivot_table(index=['threshold', 'seed'], columns='metric', values='value')[SHOWN]
-    print(t.round(4).to_string(), flush=True)
+    shown = s[s.split == 'test'].pivot_table(index=['threshold', 'seed'], columns='metric', values='value')[SHOWN]
+    print(shown.round(4).to_string(), flush=True)
 
 START = time.monotonic()
 
@@ -230,7 +249,8 @@ def main(args):
             train_all(pool, df, trials(names, args.chosen, fixed(args.dest, args.chosen)), out, settings, START + args.trials)
             name, view = args.chosen or choose(judged(out)[0])
             print(f'{time.monotonic() - START:6.1f} s  chosen: {name}, {view}', flush=True)
-            train_all(pool, df, jobs_of([name], range(args.seeds), ['test']), out, settings, START + args.limit)
+            seeds = sorted({*range(args.seeds)} - {*kept(args.dest).seed})
+            train_all(pool, df, jobs_of([name], seeds, ['test']), out, settings, START + args.limit)
             took = dict(seconds=round(time.monotonic() - START, 1), trainings_at_a_time=args.jobs)
     write(out, args.dest, args, took)
 
