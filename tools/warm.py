@@ -3,11 +3,28 @@ import gc, os, sys, tempfile, time, traceback
 from importlib import import_module
 from types import ModuleType
 
+def keep_phantoms(
+    folder): # Where to keep them
+    "Each phantom of a data set is drawn once for all forks, for half of them are asked for again; the pages of phantoms run their own cells."
+    from numpy import frombuffer
+    from pneumo_imbalance import phantom
+    folder.mkdir()
+    draw = phantom.phantom_image
+    def kept(patient, image, opacity, kind, shape, seed):
+        file = folder/f'{patient} {image} {opacity} {kind} {shape} {seed}'
+        if not file.exists():
+            part = file.with_name(f'{file.name} {os.getpid()}')
+            part.write_bytes(draw(patient, image, opacity, kind, shape, seed).tobytes())
+            part.replace(file)
+        return frombuffer(file.read_bytes(), 'u1').reshape(shape)
+    phantom.phantom_image = kept
+
 def warm_up(
     tree): # Folder to import the package from
     "Imports what notebooks and tests need, once; the collector leaves it alone from then on, so that forks share it."
     sys.path.insert(0, str(tree))
     for name in ('nbdev.showdoc', 'nbdev.test', 'pytest', 'hypothesis', 'pneumo_imbalance.all'): import_module(name)
+    keep_phantoms(tree.parent/'phantoms')
     gc.collect()
     gc.freeze()
 
