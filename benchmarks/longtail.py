@@ -18,7 +18,7 @@ from pneumo_imbalance.split import split_valid
 
 NAMES = [*(o for o in REMEDIES if o != 'balanced_softmax'), 'none+threshold'] # balanced_softmax is logit_adjust
 SHOWN = ['balanced accuracy', 'ROC AUC', 'average precision', 'sensitivity', 'specificity', 'Brier', 'ECE']
-DIGITS = [(k, r) for r in (100, 10, 50) for k in ('step', 'linear')]
+DIGITS = [('step', 3), *((k, r) for r in (10, 100, 50) for k in ('step', 'linear'))]
 CHEST = [('step', r) for r in (10, 30, 100)]
 
 def tiny(pretrained=False):

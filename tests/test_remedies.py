@@ -368,3 +368,19 @@ def test_the_benchmark_starts(images, alone, tmp_path, monkeypatch):
     tables = {f'{o}.csv' for o in ('runs', 'summary', 'differences', 'tuned')}
     assert {o.name for o in tmp_path.iterdir()} == tables | {'runs', 'about.json', 'run.json'}
     assert pd.read_csv(tmp_path/'tuned.csv').remedy.tolist() == ['none']*2 + ['none+threshold']*2
+
+def test_the_benchmark_of_the_long_tail_adds_to_its_tables(images, alone, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1])
+    from benchmarks import longtail
+    sizes = ['--size', '32', '--item-size', '32', '--bs', '32', '--epochs', '1', '--seeds', '1', '--boot', '20', '--on-leak', 'ignore']
+    folders = ['--images', str(images/'xray'), '--out', str(tmp_path/'out'), '--runs', str(tmp_path/'runs')]
+    monkeypatch.setattr(longtail, 'CHEST', [('step', 5), ('linear', 6)])
+    monkeypatch.setattr(longtail, 'SHOWN', longtail.SHOWN[:3])
+    call = longtail.parser().parse_args([*folders, *sizes, '--remedies', 'none+threshold'])
+    for _ in range(2): longtail.main(longtail.filled(call))
+    n = pd.read_csv(tmp_path/'out'/'chest-images.csv')
+    assert n.kind.tolist() == ['linear', 'step'] and (n.largest/n.smallest).round().tolist() == [6, 5]
+    rows = pd.read_csv(tmp_path/'out'/'chest-runs.csv')
+    assert rows.remedy.tolist() == ['none', 'none+threshold']*2 and rows['recall of rare'].between(0, 1).all()
+    d = pd.read_csv(tmp_path/'out'/'chest-differences.csv')
+    assert len(d) == 6 and set(d.remedy) == {'none+threshold'}
