@@ -2,15 +2,15 @@
 import argparse, os, shutil, subprocess, sys, tempfile
 from pathlib import Path
 from xml.etree import ElementTree
-from warm import forked, warm_up
+from warm import forked
 
 root = Path(__file__).resolve().parents[1]
 bin_dir = Path(sys.executable).parent
 tally = dict(passed=0, failed=0)
 not_ours = '.git', '.venv', '_docs', '_proc', 'build', 'dist', 'study'
-longest = ('test_study', 'test_study_resume', 'test_remedies', 'test_dist', 'test_executor', 'remedies', '62_study', '52_compare', 'index',
-    'test_elsewhere', 'test_dicom', 'test_resume', 'pitfalls', 'tutorial', '22_audit', '33_train', 'test_model', 'test_app', 'test_presize',
-    'test_rescan')
+longest = ('test_study', 'test_remedies', 'test_dist', 'remedies', '52_compare', 'test_audit_page', 'test_study_resume', 'test_elsewhere',
+    'test_resume', 'test_scores', 'index', 'pitfalls', 'test_dicom', 'test_dirty', '33_train', 'test_executor', '62_study', 'tutorial',
+    'test_train', 'howto_processes', 'test_fingerprint', 'elsewhere', '22_audit', 'test_app', 'test_model', 'howto_report', 'test_rescan')
 
 def run(
     *cmd, # Command and arguments; a name alone is looked up beside this Python first
@@ -115,17 +115,16 @@ def waits(job):
 def all_jobs(tree):
     "Everything that runs side by side, in copies of `tree`; notebooks alone write into `tree` itself."
     export, build, tests = (Path(shutil.copytree(tree, tree.parent/o/tree.name)) for o in ('export', 'build', 'tests'))
-    yield 'a fresh export and clean leave no diff', run_export, export
     yield 'chkstyle', run_style, tests
+    yield 'a fresh export and clean leave no diff', run_export, export
+    yield 'sdist and wheel; the wheel, installed into an empty folder, imports', run_wheel, build
     files = [(o.name, run_pytest, o, tree.parent/f'{o.stem}.xml') for o in sorted((tests/'tests').glob('test_*.py'))]
     yield from sorted(files + [(o.name, run_notebook, o) for o in sorted((tree/'nbs').glob('[!._]*.ipynb'))], key=waits)
-    yield 'sdist and wheel; the wheel, installed into an empty folder, imports', run_wheel, build
 
 def run_all(tree):
     "Each job in a process of its own, as many at a time as there are cores."
     jobs = list(all_jobs(tree))
-    warm_up(tree)
-    for what,rc,out,seconds,cpu in forked(jobs, min(8, os.cpu_count() or 1)):
+    for what,rc,out,seconds,cpu in forked(jobs, min(8, os.cpu_count() or 1), tree):
         took = f'({seconds:.0f} s, {cpu:.0f} of them on a core)'
         if not what.endswith('.py'): report(not rc, f'{what} {took}', out)
         else:

@@ -40,14 +40,16 @@ def _child(call, args, log):
 
 def forked(
     jobs, # (what, call, *arguments) of each; the call answers with an exit code
-    n): # How many run at a time
+    n, # How many run at a time
+    tree): # Folder to import the package from, while the first job runs: that one needs nothing of it
     "Runs each job in a fork of this process, in their order; gives (what, exit code, output, seconds, CPU seconds) of each as it ends"
-    jobs, running = list(jobs), {}
+    jobs, running, warm = list(jobs), {}, False
     while jobs or running:
         while jobs and len(running) < n:
             (what, *call), log = jobs.pop(0), tempfile.TemporaryFile()
             if not (pid := os.fork()): _child(call[0], call[1:], log)
             running[pid] = what, log, time.monotonic()
+            if not warm: warm = not warm_up(tree)
         pid, status, used = os.wait4(-1, 0)
         what, log, start = running.pop(pid)
         log.seek(0)
