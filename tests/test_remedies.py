@@ -1,5 +1,5 @@
 "Counts against an independent implementation; joint bounds; two to twenty classes; runs that are killed, or share the cores."
-import os, signal, subprocess, sys, time
+import multiprocessing, os, signal, time
 from pathlib import Path
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, pytest, torch
 from fastai.vision.all import Callback, GradientClip, nn
@@ -310,9 +310,10 @@ def killed(images, out):
 
 def fails(df, seed):
     "A remedy that leaves a trace, and fails once four runs are done"
-    (Path(os.environ['PNEUMO_CACHE'])/f'trace-{seed}').touch()
+    cache = Path(os.environ['PNEUMO_CACHE'])
+    (cache/f'trace-{seed}').touch()
     end = time.monotonic() + 300
-    while len(list(Path(os.environ['RUNS']).glob('*.csv'))) < 4 and time.monotonic() < end: time.sleep(.05)
+    while len(list(Path((cache/'runs').read_text()).glob('*.csv'))) < 4 and time.monotonic() < end: time.sleep(.05)
     raise ZeroDivisionError
 
 @pytest.fixture(scope='module')
@@ -327,13 +328,21 @@ def alone(tmp_path_factory):
     torch.set_num_threads(threads)
 
 @pytest.fixture(scope='module')
-def turns(images, alone, tmp_path_factory):
+def forkserver(alone):
+    "Processes that are forks of one that has imported all"
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['test_remedies'])
+    return context
+
+@pytest.fixture(scope='module')
+def turns(images, forkserver, tmp_path_factory):
     "The comparison that was killed and went on, its folder, and what the killed one had finished"
     out = tmp_path_factory.mktemp('turns')
-    call = f'import test_remedies as t; t.killed({str(images)!r}, {str(out)!r})'
-    done = subprocess.run([sys.executable, '-c', call], capture_output=True)
+    process = forkserver.Process(target=killed, args=(images, out))
+    process.start()
+    process.join()
     kept = {o: o.read_bytes() for o in out.glob('*.csv')}
-    return compare(images, out), out, kept, done.returncode
+    return compare(images, out), out, kept, process.exitcode
 
 def test_killed_goes_on(turns):
     "In another process, whose settings are the same: they hold a function and a callback"
@@ -342,13 +351,14 @@ def test_killed_goes_on(turns):
     assert {o: o.read_bytes() for o in kept} == kept and len(list(out.glob('*.csv'))) == 4
     assert {o.suffix for o in out.iterdir()} == {'.csv', '.json'}
 
-def test_side_by_side_is_the_same_and_a_failure_begins_no_others(images, alone, turns, tmp_path, monkeypatch):
+def test_side_by_side_is_the_same_and_a_failure_begins_no_others(images, alone, forkserver, turns, tmp_path, monkeypatch):
     "The failure is told, what was finished is kept, and runs that were not begun are not begun"
     df = pd.read_pickle(images/'df.pkl')
     settings = runs._settings(dict(small, cbs=[GradientClip(1.)]))
     jobs = [(df, k, REMEDIES[k], s, tmp_path, settings) for s in range(2) for k in ('none', 'weights')]
     runs._claim(tmp_path, df, settings)
-    monkeypatch.setenv('RUNS', str(tmp_path))
+    monkeypatch.setattr(runs, 'get_context', lambda _: forkserver) # not spawn, which imports all in each
+    (Path(os.environ['PNEUMO_CACHE'])/'runs').write_text(str(tmp_path))
     with pytest.raises(ZeroDivisionError): runs._side_by_side(jobs + [(df, 'fails', fails, i, tmp_path, settings) for i in range(40)], 2)
     assert len(list(tmp_path.glob('*.csv'))) == 4 and 1 <= len(list(alone.glob('trace-*'))) < 20
     made = {o: o.stat().st_mtime_ns for o in tmp_path.glob('*.csv')}
