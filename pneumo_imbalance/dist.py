@@ -107,6 +107,8 @@ class _SharedTrainer(DistributedTrainer):
     "fastai's DistributedTrainer for our loaders: each step is shared, and each validation step is gathered"
     share,kept,shares_steps = None,None,True
     def before_fit(self):
+        self.resting = [p for m in self.model.modules() if 'forward' in vars(m) for p in m.parameters() if p.requires_grad]
+        for p in self.resting: p.requires_grad_(False)
         if finders := [o for o in self.learn.cbs if isinstance(o, LRFinder)]:
             self.kept = finders[0],deepcopy(self.model.state_dict()),deepcopy(self.opt.state_dict())
         sync = self.sync_bn and self.dls.device.type == 'cuda'
@@ -117,6 +119,7 @@ class _SharedTrainer(DistributedTrainer):
     def after_fit(self):
         self._end()
         self.learn.model = get_model(self.model)
+        for p in self.resting: p.requires_grad_(True)
         if self.kept: self._give_back(*self.kept)
 
     def _give_back(self, finder, model, opt):

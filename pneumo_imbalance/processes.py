@@ -148,10 +148,11 @@ def lead(
 ): # What it returned, in all processes
     "Call `work` in the first process; the others take part in what it calls by `in_all`, and end as it ends"
     if num_distrib() < 2: return work(*args, **kwargs)
+    try: _all()
+    except ValueError as e: raise SystemExit(str(e)) from None
     try:
         if not is_first_process(): return _follow()
     except KeyboardInterrupt: raise SystemExit(130) from None
-    _all()
     try:
         with _counting(1): out = work(*args, **kwargs)
     except BaseException as e:

@@ -62,7 +62,8 @@ def trained(folder, cuts=False, shared=True, **plan):
     body = nn.Sequential(nn.Conv2d(3, 4, 5, 4), nn.BatchNorm2d(4), nn.ReLU())
     net = nn.Sequential(body, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(.2), nn.Linear(4, 2)))
     learn = Learner(dls, net, nn.CrossEntropyLoss(), path=out, cbs=Cut(cuts))
-    with learn.distrib_ctx() if shared else nullcontext(): learn.fit_two_stage(1, 2, 1e-2, resume=out/folder, every=0, show_plot=False, **plan)
+    plan |= dict(lr_frozen=1e-2, every=0, train_bn=False, show_plot=False)
+    with learn.distrib_ctx() if shared else nullcontext(): learn.fit_two_stage(1, 2, resume=out/folder, **plan)
     return dict(weights=[o.tolist() for o in net.state_dict().values()], rates=[o['lr'] for o in learn.stages])
 
 ImageAugment.before_call = augment
