@@ -269,5 +269,5 @@ def pneumo_study(
     def work(**args):
         failed = _study(**args)[1]
         return (1, 'parts of the report could not be made: ' + '; '.join(failed)) if failed else (0, '')
-    return lead(run_command, _parser(), args, work, lambda args, e: f"finished and kept in {args['out']}: {e or 'nothing'}; "
+    return lead(run_command, _parser(), args, work, lambda args, e: f"finished and kept in {args['out']}: {str(e) or 'nothing'}; "
         'the same command goes on from here')

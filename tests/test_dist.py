@@ -160,6 +160,7 @@ def test_study_is_done_once(runs):
     assert all(not o['said'] and not o['complained'] for o in two[1]['studies'])
     assert 'found nothing at' in nowhere[0]['complained'] and 'other settings (seed)' in other[0]['complained']
     assert nowhere[0]['complained'].count('\n') == 1
+    assert ': nothing; the same command goes on' in interrupted[0]['complained']
     said = done[0]['said']
     assert 'Going on with the study' in said and 'This training is finished' in said and said.count('epoch 1 of 1') == 1
     assert said.count('2 processes share each step of 2 × 4 images') == 2
