@@ -144,9 +144,9 @@ def xray_block(
     vocab = _names(vocab)
     squares = _Presize(int(item_size), method=getattr(ResizeMethod, method.title()))
     augment = [ImageAugment(size, min_scale, max_rotate, max_zoom), Exposure(exposure)][:2 if exposure else 1]
-    return DataBlock((TransformBlock(type_tfms=_image), CategoryBlock(vocab=vocab, sort=vocab is None)),
-        get_x=ColReader('path'), get_y=_label, splitter=split_by_row, item_tfms=squares,
-        batch_tfms=[*augment, Normalize.from_stats(*imagenet_stats)])
+    blocks = TransformBlock(type_tfms=_image), CategoryBlock(vocab=vocab, sort=vocab is None)
+    own = dict(item_tfms=squares, batch_tfms=[*augment, Normalize.from_stats(*imagenet_stats)])
+    return DataBlock(blocks, get_x=ColReader('path'), get_y=_label, splitter=split_by_row, **own)
 
 # %% ../nbs/32_block.ipynb #824d785b
 class SampledDL(TfmdDL):

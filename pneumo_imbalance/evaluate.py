@@ -56,8 +56,8 @@ def _labels(rows, vocab):
 
 def _probabilities(learn, rows, tta):
     "Probabilities of the classes, shape (N, C); of `tta` augmented views and the image itself the mean"
-    dl = learn.dls.test_dl(rows)
     with no_random(reproducible=False), eval_mode(learn.model), _exact(learn):
+        dl = learn.dls.test_dl(rows)
         probs, _ = learn.tta(dl=dl, n=int(tta), beta=1/(tta + 1)) if tta else learn.get_preds(dl=dl)
     return probs.double().numpy()
 

@@ -222,6 +222,7 @@ def _here(paths, n_workers):
     with thread_pool(n_workers) as ex:
         for part in ex.map(lambda part: [_found(o) for o in part], chunked(paths, 32)): yield from part
 
+# %% ../nbs/10_image.ipynb #9dddaa5d
 def _there(part):
     "What a worker finds in files, and what decided that"
     decides = _decides()
@@ -243,6 +244,7 @@ def _elsewhere(paths, executor, memory):
             _check_worker(path, row, decided, memory)
             yield path, stamp, row
 
+# %% ../nbs/10_image.ipynb #09125bb4
 def _read(paths, n_workers, memory, executor):
     "The measures of files, some thousand at a time remembered"
     found = _here(paths, n_workers) if executor is None else _elsewhere(paths, executor, memory)
