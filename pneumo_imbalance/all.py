@@ -15,6 +15,8 @@ from .data import *
 from .plot import *
 from .split import *
 from .store import *
+from .exposure import *
+from .processes import *
 from .copies import *
 from .leaks import *
 from .audit import *
@@ -33,6 +35,7 @@ from .dist import *
 from .metrics import *
 from .curves import *
 from .subgroups import *
+from .losses import *
 from .mixture import *
 from .evaluate import *
 from .calibrate import *
