@@ -13,6 +13,7 @@ from .data import positive_class
 from .presize import METHODS
 from .block import ImageAugment, PresizedDL
 from .metrics import brief, check_number
+from .losses import CosineLinear
 from .calibrate import choose_threshold, fit_temperature
 
 import platform
@@ -106,6 +107,8 @@ def _start(learn, start, licence):
 # %% ../nbs/48_describe.ipynb #40230970
 def _ends_in_shift(net): return 'log_prior' in dict([*net.children()][-1].named_buffers()) # as a PriorShift has
 
+def _ends_in_cosine(net): return any(isinstance(o, CosineLinear) for o in net.modules())
+
 def _versions():
     "What it was made with"
     return dict(python=platform.python_version(), **{o: version(o) for o in ('torch', 'torchvision', 'fastai', 'numpy', 'pillow')})
@@ -146,7 +149,8 @@ def describe_learner(
     positive = positive_class(classes, positive) if len(classes) == 2 or positive is not None else None
     return dict(format=FORMAT, library='pneumo_imbalance', version=__version__, arch=arch, arch_kind=kind, classes=classes,
         positive=positive, **reading, preprocessing=_sentences(reading), precision=_precision(learn), shift=_ends_in_shift(learn.model),
-        threshold=_threshold(threshold, valid, classes, positive), temperature=_temperature(temperature, valid), prior=_prior(learn),
+        cosine=_ends_in_cosine(learn.model), threshold=_threshold(threshold, valid, classes, positive),
+        temperature=_temperature(temperature, valid), prior=_prior(learn),
         seed=seed, versions=_versions(), table=digest, weights=_start(learn, start, licence))
 
 # %% ../nbs/48_describe.ipynb #119c1711
@@ -191,6 +195,7 @@ _rules = {
     'preprocessing': ('sentences', lambda o: _are(o, _is_text, 1, 20)),
     'precision': ('a text', _is_text),
     'shift': ('true or false', lambda o: isinstance(o, bool)),
+    'cosine': ('true or false', lambda o: isinstance(o, bool)),
     'threshold': ('null, or an object with value from 0 to 1, positive and scaled', _is_threshold),
     'temperature': ('null, or an object with a value from .001 to 1,000', _is_temperature),
     'prior': ('a share from 0 to 1 for each class', _dict_of(lambda x: _real(x, 0, 1))),

@@ -15,7 +15,7 @@ from .block import ImageAugment, split_by_row
 from .metrics import brief
 from .evaluate import predict
 from .calibrate import apply_temperature, apply_threshold
-from .remedy import PriorShift
+from .losses import PriorShift, end_in_cosine
 from .describe import arch_name, check_description, describe_learner
 from .bundle import check_files, home_table, read_home, read_json, read_weights, write_weights
 from .fingerprint import check_fingerprint, fingerprint
@@ -103,6 +103,7 @@ def _arch(about, arch):
 def _network(about, arch):
     "The network of a description, its weights random"
     net = build_network(_arch(about, arch), len(about['classes']), pretrained=False, size=about['size'])
+    if about['cosine']: end_in_cosine(net)
     if about['shift']: net.append(PriorShift(np.ones(len(about['classes']))))
     return net
 

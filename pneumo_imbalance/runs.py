@@ -8,8 +8,7 @@ Docs: https://pneumo-imbalance.github.io/pneumo_imbalance/runs.html.md"""
 __all__ = ['make_runs', 'read_run']
 
 # %% ../nbs/51_runs.ipynb #9e614b8d
-from .core import cache_folder, track, write_whole
-from .store import hand_out
+from .core import cache_folder, hand_out, track, write_whole
 from .presize import presize
 from .train import find_arch, xray_learner
 from .evaluate import predict

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np, pytest, torch
 from fastai.vision.all import Callback, nn
 from pneumo_imbalance import runs
+from pneumo_imbalance.core import hand_out
 from pneumo_imbalance.compare import compare_remedies
 from pneumo_imbalance.copies import thumbnails
 from pneumo_imbalance.data import scan_images
@@ -12,7 +13,6 @@ from pneumo_imbalance.phantom import make_phantoms
 from pneumo_imbalance.presize import clear_presized, presize
 from pneumo_imbalance.runs import make_runs
 from pneumo_imbalance.split import split_valid
-from pneumo_imbalance.store import hand_out
 
 def tiny(pretrained=False): return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
 
@@ -69,10 +69,11 @@ def forkserver(place):
     context.set_forkserver_preload(['pneumo_imbalance.compare'])
     return context
 
-def test_processes_and_one_is_killed(df, alone, forkserver, tmp_path):
-    "They draw the same squares; a killed one is one sentence, and the same call goes on"
+def test_processes_and_one_is_killed(df, alone, place, forkserver, tmp_path):
+    "They find the same table and draw the same squares; a killed one is one sentence, and the same call goes on"
     clear_presized()
     with ProcessPoolExecutor(1, forkserver) as ex:
+        assert split_valid(scan_images(place/'xray', rescan=True, executor=ex)).equals(df)
         with pytest.raises(ValueError, match='found that one was killed .BrokenProcessPool; .* make the same call again'):
             make_runs(df, names, [0, 1], tmp_path/'out', executor=ex, **small)
         with pytest.raises(ValueError, match='one was killed'): list(hand_out(ex, pow, [(1, 2)])) # a broken pool stays broken

@@ -13,7 +13,7 @@ from pneumo_imbalance.block import xray_dataloaders
 from pneumo_imbalance.train import set_seed, xray_learner
 from pneumo_imbalance.evaluate import predict
 from pneumo_imbalance.interpret import grad_cam
-from pneumo_imbalance.remedy import PriorShift
+from pneumo_imbalance.losses import PriorShift, end_in_cosine
 from pneumo_imbalance.model import Model, load_model, save_model
 
 def small(): return nn.Sequential(nn.Conv2d(3, 8, 5, 4, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU())
@@ -81,11 +81,13 @@ def test_any_network(images, tmp_path, arch, kind):
     model = same(learner(images, arch), images[images.split == 'valid'], tmp_path/'m', arch if kind == 'function' else None)
     assert model.about['arch_kind'] == kind
 
-def test_a_network_that_ends_in_a_prior_shift(images, tmp_path):
+@pytest.mark.parametrize('cosine', [False, True])
+def test_a_network_that_ends_in_a_prior_shift(images, tmp_path, cosine):
     learn = learner(images)
+    if cosine: end_in_cosine(learn.model)
     learn.model.append(PriorShift([.3, .7]))
     model = same(learn, images[images.split == 'valid'], tmp_path/'m', small)
-    assert model.about['shift']
+    assert model.about['shift'] and model.about['cosine'] == cosine
     np.testing.assert_allclose(model.learn.model[-1].log_prior.exp().numpy(), [.3, .7], rtol=1e-6)
 
 def test_a_size_that_is_pooled_first(images, tmp_path): same(learner(images, size=16), images[images.split == 'valid'], tmp_path/'m', small)
