@@ -107,7 +107,7 @@ def xray_learner(
     pretrained=True, # Start from ImageNet weights? A function that builds a body loads what it likes
     weights=None, # A file of weights to start from instead, .pth or .safetensors
     metrics=None, # None: error rate, accuracy, balanced accuracy, ROC AUC
-    precision=None, # 'fp32', or mixed with 'bf16' or 'fp16' (NVIDIA GPUs only); None: mixed on an NVIDIA GPU (which is said), else fp32
+    precision=None, # 'fp32', or mixed: 'bf16', or 'fp16' (NVIDIA GPUs only); None: mixed on an NVIDIA GPU (which is said), else fp32
     compile=False, # Compile the network (see `torch.compile`)? Minutes at first, then faster
     **kwargs
 ) -> Learner: # A fastai Learner, its body frozen where it has learned something
@@ -267,7 +267,7 @@ def fit_two_stage(self:Learner,
     show_plot=True, # Draw the curves of lr_find?
     resume=None, # Folder of checkpoints, one after each epoch; a training that was cut off goes on from the last one
     every=None, # With `resume`: minutes between two checkpoints inside an epoch; None: only at its end
-    views=None # Compute so many augmented views of each image once, and train the head on them: see `stored_body`; None: in every epoch
+    views=None # Compute so many augmented views of each image once, and keep them for this head and the next: see `stored_body`
 ) -> pd.DataFrame: # A row an epoch: stage, epoch, lr_max, losses and metrics
     "Train frozen, then unfrozen, each in one cycle; raises ValueError if `resume` holds another training, OSError if it can't be written"
     plan = dict(frozen=frozen, unfrozen=unfrozen, lr_frozen=lr_frozen, lr_unfrozen=lr_unfrozen)
