@@ -79,7 +79,8 @@ def _chosen(precision, device):
     if precision in (None, 'fp32') or device == 'cuda': return precision, None
     if (precision, device) != ('bf16', 'cpu'):
         return 'fp32', f"precision={precision!r} needs an NVIDIA GPU: on this device ({device}), training is in fp32."
-    slow = "precision='bf16' is slower than fp32 here, for this processor has no products of bfloat16 numbers (AMX, AVX512-BF16, or ARM's); leave it out."
+    slow = ("precision='bf16' is slower than fp32 here, for this processor has no products of bfloat16 numbers "
+        "(AMX, AVX512-BF16, or ARM's); leave it out.")
     return precision, slow if _slow_in_16() else None
 
 def mixed_precision(
