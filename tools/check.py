@@ -98,7 +98,9 @@ def run_pytest(
     os.chdir(file.parents[1])
     sys.path[0] = str(file.parents[1])
     quiet = '-q', '-p', 'no:cacheprovider', '-W', 'ignore::pytest.PytestAssertRewriteWarning' # hypothesis is imported already
-    rc = pytest.main([*quiet, f'--basetemp={xml.with_suffix("")}', f'--junitxml={xml}', f'tests/{file.name}'])
+    own = xml.with_suffix('')
+    rc = pytest.main([*quiet, f'--basetemp={own}', f'--junitxml={xml}', f'tests/{file.name}'])
+    shutil.rmtree(own, ignore_errors=True) # at once, while others compute: all together take a minute on a slow disk
     return 0 if rc == pytest.ExitCode.NO_TESTS_COLLECTED else rc # all that it needs is not installed
 
 def counted(file, ok):
