@@ -11,10 +11,12 @@ kernels = {'this processor': {}, 'AVX2': dict(ATEN_CPU_CAPABILITY='avx2', ONEDNN
     'SSE4.1': dict(ATEN_CPU_CAPABILITY='default', ONEDNN_MAX_CPU_ISA='SSE41')}
 trainings = 'fit_two_stage(', 'make_runs(', 'fit_one_cycle(', 'fit_remedy(', 'train_remedy(', 'compare_remedies(', 'study('
 beside = 'pyproject.toml', 'settings.ini', 'setup.py', 'README.md', 'pneumo_imbalance', 'benchmarks', 'nbs', 'tests'
-shift = """#| hide
-import fastai.torch_core
-_seed, fastai.torch_core.set_seed = fastai.torch_core.set_seed, lambda s, reproducible=False: _seed(s + {}, reproducible)
+shift = """
+import os, fastai.torch_core
+_seed = fastai.torch_core.set_seed
+fastai.torch_core.set_seed = lambda s, reproducible=False: _seed(s + int(os.environ['PNEUMO_SHIFT']), reproducible)
 """
+first = '#| hide\nimport pneumo_imbalance\n'
 pytest = 'import pytest, sys\nsys.exit(pytest.main(sys.argv[1:]))'
 
 def trains(path):
@@ -22,13 +24,14 @@ def trains(path):
     return any(o in path.read_text(encoding='utf-8') for o in trainings)
 
 def copy_tree(dest):
-    "Copies what is run, and what must lie beside it, so that the repository may change meanwhile"
+    "Copies what is run, and what must lie beside it; the package shifts all seeds, in processes that are started later too"
     for o in beside: (shutil.copytree if (root/o).is_dir() else shutil.copy2)(root/o, dest/o)
+    with open(dest/'pneumo_imbalance/__init__.py', 'a') as f: f.write(shift)
 
 def shifted(path, seed, dest):
-    "A copy of the notebook `path` in which every training starts `seed` further"
+    "A copy of the notebook `path` that imports the package before anything else, for one seed"
     book = nbformat.read(path, 4)
-    book.cells.insert(0, nbformat.v4.new_code_cell(shift.format(seed)))
+    book.cells.insert(0, nbformat.v4.new_code_cell(first))
     nbformat.write(book, copy := dest/f'{path.stem}-{seed}.ipynb')
     return copy
 
@@ -39,9 +42,9 @@ def run(
     threads, # Threads of torch
     tree): # Where `copy_tree` put its copies
     "The output of one run that failed, '' for one that passed"
-    env = dict(os.environ, **kernels[kernel], OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads), PYTHONPATH=str(tree))
-    env |= dict(PNEUMO_CACHE=str(tree/'cache'), PATH=f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}")
-    test = [sys.executable, '-c', shift.format(seed) + pytest, '-q', '-p', 'no:cacheprovider', str(tree/'tests'/path.name)]
+    env = dict(os.environ, **kernels[kernel], OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads), PNEUMO_SHIFT=str(seed))
+    env |= dict(PYTHONPATH=str(tree), PNEUMO_CACHE=str(tree/'cache'), PATH=f"{Path(sys.executable).parent}{os.pathsep}{env['PATH']}")
+    test = [sys.executable, '-c', first + pytest, '-q', '-p', 'no:cacheprovider', str(tree/'tests'/path.name)]
     cmd = test if path.suffix == '.py' else ['nbdev-test', str(shifted(path, seed, tree/'nbs'))]
     out = subprocess.run(cmd, cwd=tree, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     return out.stdout.strip() if out.returncode else ''
