@@ -67,34 +67,69 @@ def thread_pool(
 
 # %% ../nbs/00_core.ipynb #60da66d0
 _mark = '.unfinished-by-pneumo-imbalance'
+_lock = f'{_mark}-lock'
+
+def _remove(folder):
+    "Remove a hidden folder, its mark last, for without a mark nobody would do it"
+    with suppress(OSError):
+        for o in folder.iterdir():
+            if o.name in (_mark, _lock): continue
+            if o.is_dir() and not o.is_symlink(): shutil.rmtree(o, ignore_errors=True)
+            else: o.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+
+def _sweep_one(mark):
+    "Remove the folder of a mark, if no living process holds it"
+    with suppress(OSError), open(mark, 'rb') as f:
+        if fcntl: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        else:
+            f.close()
+            mark.unlink()
+        _remove(mark.parent)
 
 def _sweep(target):
-    "Remove what killed processes left of `target`: only what bears our mark, and that of no living process"
-    for mark in target.parent.glob(f'.{escape(target.name)}-*/{_mark}'):
-        with suppress(OSError), open(mark, 'rb') as f:
-            if fcntl: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            else:
-                f.close()
-                mark.unlink()
-            shutil.rmtree(mark.parent)
+    "Remove what killed processes left of `target`: only what is empty or bears our mark, and that of no living process"
+    for o in target.parent.glob(f'.{escape(target.name)}-{"?"*8}'): # as mkdtemp names them
+        with suppress(OSError): o.rmdir() # killed before it had a mark, or when it had none any more
+    for o in (_mark, _lock):
+        for mark in target.parent.glob(f'.{escape(target.name)}-*/{o}'): _sweep_one(mark)
 
+# %% ../nbs/00_core.ipynb #67703e3a
 def _marked(folder):
-    "The mark of `folder`, open, and locked before it can be seen; where nothing can be locked there is no mark"
-    f = open(folder/('lock' if fcntl else _mark), 'x')
-    with suppress(OSError):
+    "The mark of `folder`, open and locked; where nothing can be locked there is none. Raises OSError if a sweep was faster"
+    f = open(folder/(_lock if fcntl else _mark), 'x')
+    try:
         if fcntl:
             fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            (folder/'lock').rename(folder/_mark)
+            (folder/_lock).rename(folder/_mark)
+    except (BlockingIOError, FileNotFoundError):
+        f.close()
+        raise
+    except OSError: pass
     return f
+
+def _made(target):
+    "A new hidden folder beside `target`, and its mark"
+    while True:
+        tmp = Path(mkdtemp(prefix=f'.{target.name}-', dir=target.parent))
+        try: return tmp, _marked(tmp)
+        except (BlockingIOError, FileNotFoundError): _remove(tmp)
+        except BaseException:
+            _remove(tmp)
+            raise
 
 @contextmanager
 def _beside(target):
     "A path to make `target` at, on the same disk; what is left of it at the end is removed"
     _sweep(target)
-    tmp = Path(mkdtemp(prefix=f'.{target.name}-', dir=target.parent))
+    tmp, mark = _made(target)
     try:
-        with _marked(tmp): yield tmp/target.name
-    finally: shutil.rmtree(tmp, ignore_errors=True)
+        with mark: yield tmp/target.name
+    finally:
+        try: _remove(tmp)
+        except KeyboardInterrupt:
+            _remove(tmp)
+            raise
 
 # %% ../nbs/00_core.ipynb #8c55e2f1
 def write_whole(
