@@ -138,15 +138,15 @@ def of_recipe(out, kinds, name):
 
 KEYS = ['path', 'split', 'label', 'patient']
 
-def kept(dest):
-    "Predictions of networks that were written down before, a row per network and image"
+def kept(dest, name):
+    "Predictions of networks of this recipe that were written down before, a row per network and image"
     file = dest/'predictions.csv'
-    if not file.exists(): return pd.DataFrame(columns=[*KEYS, 'seed', 'plain', 'tta'])
+    if not file.exists() or before(dest).get('recipe') != name: return pd.DataFrame(columns=[*KEYS, 'seed', 'plain', 'tta'])
     return pd.wide_to_long(pd.read_csv(file, dtype=dict(patient=str)), ['plain', 'tta'], KEYS, 'seed', ' ').reset_index()
 
 def networks(out, dest, name):
     "The same of all networks of the chosen recipe, old and new"
-    new, old = of_recipe(out, ['test'], name), kept(dest)
+    new, old = of_recipe(out, ['test'], name), kept(dest, name)
     if not len(new): return old
     new = new.assign(path=['/'.join(Path(o).parts[-3:]) for o in new.path], patient=new.patient.astype(str))
     return pd.concat([old[~old.seed.isin(new.seed)], new[list(old)]], ignore_index=True)
@@ -249,7 +249,7 @@ def main(args):
             train_all(pool, df, trials(names, args.chosen, fixed(args.dest, args.chosen)), out, settings, START + args.trials)
             name, view = args.chosen or choose(judged(out)[0])
             print(f'{time.monotonic() - START:6.1f} s  chosen: {name}, {view}', flush=True)
-            seeds = sorted({*range(args.seeds)} - {*kept(args.dest).seed})
+            seeds = sorted({*range(args.seeds)} - {*kept(args.dest, name).seed})
             train_all(pool, df, jobs_of([name], seeds, ['test']), out, settings, START + args.limit)
             took = dict(seconds=round(time.monotonic() - START, 1), trainings_at_a_time=args.jobs)
     write(out, args.dest, args, took)

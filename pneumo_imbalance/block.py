@@ -143,7 +143,7 @@ def xray_block(
     _check_sizes(item_size, size, method)
     vocab = _names(vocab)
     squares = _Presize(int(item_size), method=getattr(ResizeMethod, method.title()))
-    augment = [ImageAugment(size, min_scale, max_rotate, max_zoom), Exposure(exposure)][:2 if exposure else 1]
+    augment = [ImageAugment(size, min_scale, max_rotate, max_zoom)] + ([Exposure(exposure)] if exposure else [])
     blocks = TransformBlock(type_tfms=_image), CategoryBlock(vocab=vocab, sort=vocab is None)
     own = dict(item_tfms=squares, batch_tfms=[*augment, Normalize.from_stats(*imagenet_stats)])
     return DataBlock(blocks, get_x=ColReader('path'), get_y=_label, splitter=split_by_row, **own)

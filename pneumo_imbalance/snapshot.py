@@ -78,7 +78,7 @@ def set_generators(
 # %% ../nbs/26_snapshot.ipynb #a1537a8f
 def _named(o): return re.sub(' at 0x[0-9a-f]+', '', getattr(o, '__qualname__', repr(o)))
 
-_keys = 'size', 'method', 'pad_mode', 'maps', 'max_lighting', 'p', 'mean', 'std', 'n', 'gamma'
+_keys = 'size', 'method', 'pad_mode', 'maps', 'strength', 'p', 'mean', 'std', 'n', 'gamma'
 
 def _described(o):
     "A part of a learner in words that are the same in every process"

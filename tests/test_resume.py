@@ -2,13 +2,11 @@
 import errno, os, random, re, signal, sys, time
 from functools import partial
 import numpy as np, pandas as pd, pytest, torch
-from PIL import Image
 from fastai.callback.mixup import MixUp
 from fastai.optimizer import OptimWrapper
 from fastai.vision.all import Callback, SGD, nn
 from torch.utils.data import RandomSampler
 from pneumo_imbalance.block import checked_dataloaders
-from pneumo_imbalance.data import read_table
 from pneumo_imbalance.optim import GroupedAdam
 from pneumo_imbalance.sampling import BalancedSampler, StepSampler, UndersampledSampler
 from pneumo_imbalance.train import set_seed, xray_learner
@@ -17,22 +15,10 @@ slow = bool(os.environ.get('SLOW'))
 pytestmark = pytest.mark.filterwarnings("ignore:precision='bf16' is slower", "ignore:This process .* is multi-threaded")
 
 @pytest.fixture(scope='module')
-def images(tmp_path_factory):
-    "Sixty small images of noise: 44 train, 16 valid"
-    d, rng = tmp_path_factory.mktemp('noise'), np.random.default_rng(0)
-    for i in range(60): Image.fromarray(rng.integers(0, 255, (16, 16), 'u1')).save(d/f'p{i}.png')
-    labels, splits = ['a' if i % 3 else 'b' for i in range(60)], ['train']*44 + ['valid']*16
-    return read_table(pd.DataFrame(dict(path=[str(d/f'p{i}.png') for i in range(60)], label=labels, split=splits, patient=range(60))))
+def images(noise): return noise(3)
 
 @pytest.fixture(autouse=True)
-def alone(tmp_path, monkeypatch):
-    "One thread, so that a fork of this process can train"
-    monkeypatch.setenv('PNEUMO_CACHE', str(tmp_path/'cache'))
-    monkeypatch.setenv('IN_TEST', '1')
-    was = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(was)
+def alone(one_thread): pass
 
 def body():
     "Two convolutions and dropout"
@@ -172,6 +158,10 @@ def test_another_training_is_refused(images, finished, change):
     found = f'expected the training that .* holds, found another: .*{says}.*; choose'
     with pytest.raises(ValueError, match=found) as e: fit(images, finished, **kwargs)
     assert '\n' not in str(e.value)
+
+def test_another_exposure_is_refused(images, tmp_path):
+    fit(images, tmp_path, dls=dict(exposure=1))
+    with pytest.raises(ValueError, match='found another: transforms'): fit(images, tmp_path, dls=dict(exposure=.5))
 
 def test_another_table_is_refused(images, finished):
     other = images.copy()

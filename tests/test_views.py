@@ -2,11 +2,9 @@
 import os, signal, time
 from contextlib import contextmanager
 from functools import partial
-import numpy as np, pandas as pd, pytest, torch
-from PIL import Image
+import pandas as pd, pytest, torch
 from fastai.vision.all import nn, RandomErasing, RandTransform
 from pneumo_imbalance.block import checked_dataloaders
-from pneumo_imbalance.data import read_table
 from pneumo_imbalance.sampling import BalancedSampler
 from pneumo_imbalance.train import set_seed, weighted_loss, xray_learner
 from pneumo_imbalance.views import clear_views, stored_body
@@ -14,22 +12,12 @@ from pneumo_imbalance.views import clear_views, stored_body
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 
 @pytest.fixture(scope='module')
-def images(tmp_path_factory):
-    "Sixty small images of noise: 44 train, 16 valid"
-    d, rng = tmp_path_factory.mktemp('noise'), np.random.default_rng(0)
-    for i in range(60): Image.fromarray(rng.integers(0, 255, (16, 16), 'u1')).save(d/f'p{i}.png')
-    labels, splits = ['a' if i % 4 else 'b' for i in range(60)], ['train']*44 + ['valid']*16
-    return read_table(pd.DataFrame(dict(path=[str(d/f'p{i}.png') for i in range(60)], label=labels, split=splits, patient=range(60))))
+def images(noise): return noise(4)
 
 @pytest.fixture(autouse=True)
-def kept(tmp_path, monkeypatch):
-    "The folder of what is kept; and one thread, so that a fork of this process can compute"
-    monkeypatch.setenv('PNEUMO_CACHE', str(tmp_path/'cache'))
-    monkeypatch.setenv('IN_TEST', '1')
-    was = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield tmp_path/'cache/views'
-    torch.set_num_threads(was)
+def kept(one_thread, tmp_path):
+    "The folder of what is kept"
+    return tmp_path/'cache/views'
 
 class Body(nn.Conv2d):
     "A body that counts its batches, and may be slow"
