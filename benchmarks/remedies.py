@@ -8,10 +8,11 @@ from pneumo_imbalance.data import scan_images
 from pneumo_imbalance.calibrate import apply_temperature, apply_threshold, choose_threshold, fit_temperature
 from pneumo_imbalance.evaluate import score
 from pneumo_imbalance.compare import compare_remedies
+from pneumo_imbalance.remedy import REMEDIES
 from pneumo_imbalance.runs import read_run
 from pneumo_imbalance.split import split_valid
 
-NAMES = ['none', 'none+threshold', 'oversample', 'oversample_epoch', 'undersample', 'weights', 'focal', 'logit_adjust', 'two_phase_over']
+NAMES = ['none', 'none+threshold', *(o for o in REMEDIES if o not in ('none', 'balanced_softmax'))] # balanced_softmax is logit_adjust
 SHOWN = ['ROC AUC', 'sensitivity', 'specificity', 'balanced accuracy', 'Brier', 'ECE']
 
 def tuned(valid, test, positive):
@@ -49,6 +50,7 @@ def main(args):
     df = split_valid(scan_images(args.images))
     sizes = dict(size=args.size, item_size=args.item_size, bs=args.bs)
     settings = dict(frozen=0, unfrozen=args.epochs, lr_unfrozen=args.lr, **sizes, pretrained=False)
+    if args.precision: settings['precision'] = args.precision
     how = dict(positive=args.positive, n_boot=args.boot, on_leak=args.on_leak)
     c = compare_remedies(df, args.remedies, args.seeds, args.runs, args.jobs, **how, **settings)
     c.save(args.out)
@@ -72,6 +74,7 @@ def parser():
     p.add_argument('--size', type=int, default=64, help='side of the square that the network sees')
     p.add_argument('--item-size', type=int, default=72, help='side of the square that images are shrunk to first')
     p.add_argument('--bs', type=int, default=64, help='images a batch')
+    p.add_argument('--precision', help="'bf16' on a processor that has it")
     p.add_argument('--jobs', type=int, default=2, help='trainings at a time')
     p.add_argument('--boot', type=int, default=2000, help='resamples of the patients')
     p.add_argument('--positive', help='class that is looked for')
