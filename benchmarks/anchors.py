@@ -15,7 +15,8 @@ from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 import numpy as np, pandas as pd, torch
-from fastai.vision.all import Callback, CancelValidException, LabelSmoothingCrossEntropy, MixUp, TensorImage, Transform, imagenet_stats, nn, resnet18
+from fastai.vision.all import Callback, CancelValidException, LabelSmoothingCrossEntropy, MixUp, TensorImage, Transform
+from fastai.vision.all import imagenet_stats, nn, resnet18
 from benchmarks.speed import machine
 from pneumo_imbalance.block import checked_dataloaders
 from pneumo_imbalance.calibrate import apply_threshold, choose_threshold
@@ -264,7 +265,8 @@ def main(args):
         print(f'{time.monotonic() - START:6.1f} s  scanned and presized for {sizes}', flush=True)
         settings = dict(threads=max((os.cpu_count() or 2)//args.jobs, 1), change=args.change, precision=args.precision)
         with ProcessPoolExecutor(args.jobs, get_context('spawn')) as pool:
-            train_all(pool, df, trials(names, args.trial_seeds, args.chosen, fixed(args.dest, args.chosen)), out, settings, START + args.trials)
+            first = trials(names, args.trial_seeds, args.chosen, fixed(args.dest, args.chosen))
+            train_all(pool, df, first, out, settings, START + args.trials)
             name, view = args.chosen or choose(judged(out)[0])
             print(f'{time.monotonic() - START:6.1f} s  chosen: {name}, {view}', flush=True)
             seeds = sorted({*range(args.seeds)} - {*kept(args.dest, name).seed})

@@ -27,7 +27,7 @@ from .data import class_counts
 from .audit import plot_audit
 from .faults import CHECKS, audit_archive
 from .command import run_command, writing
-from .page import html_attempt, html_list, html_page, html_picture, html_section, html_table, html_text
+from .page import html_attempt, html_caution, html_list, html_page, html_picture, html_section, html_table, html_text
 
 # %% ../nbs/65_audit_page.ipynb #9260bdef
 def _square(path, side):
@@ -100,7 +100,6 @@ _limits = ['The order of the findings is an estimate. It says where to look firs
 _auroc = ('AUROC is the chance that an image of the one group gets a higher value than an image of the other: '
     '.5 is guessing, 1 is never wrong. In brackets stands its 95 % interval.')
 _panels = 'Counts, brightness, how well figures of a file tell each class, and how well thumbnails tell test from train'
-_private = 'Not for clinical use. This page shows small pictures of the images: pass it on only to those who may see them.'
 
 def _sheet_part(a):
     "The data sheet"
@@ -122,7 +121,7 @@ def audit_html(
     if pictures and len(found.sheet.odd): parts['Odd images'] = lambda: _odd_pictures(found)
     parts |= {'Data sheet': lambda: _sheet_part(found), 'Picture': lambda: html_picture(lambda: plot_audit(found.sheet), _panels)}
     made = [html_attempt(k, f, failed) for k,f in parts.items()]
-    head = [html_text(_private if pictures else 'Not for clinical use.', note=True), html_text(f'{name} {_who(found)}.'.strip())]
+    head = [html_caution(pictures), html_text(f'{name} {_who(found)}.'.strip())]
     head += [html_list([P(*_coded(o)) for o in says])] if says else []
     end = html_section('What this page does not say', html_list(_limits), html_text(f'Written by pneumo_imbalance {__version__}.'))
     return html_page(f'An audit of {len(found.df):,} images', *head, *made, end), failed

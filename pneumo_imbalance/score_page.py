@@ -30,7 +30,8 @@ from .faults import named_columns
 from .evaluate import plot_roc
 from .calibrate import plot_calibration
 from .findings import with_interval
-from .page import html_attempt, html_list, html_page, html_pair, html_picture, html_section, html_table, html_text
+from .page import html_attempt, html_caution, html_list, html_page, html_pair, html_picture, html_section
+from .page import html_table, html_text
 from .command import run_command, writing
 from .model import load_model
 from .elsewhere import score_elsewhere
@@ -139,7 +140,6 @@ def _plots(o):
     return html_pair(roc, cal)
 
 # %% ../nbs/66_score_page.ipynb #partfn66
-_private = 'Not for clinical use. This page shows small pictures of the images: pass it on only to those who may see them.'
 _limits = ['Only what is the same byte for byte is known to have been trained on. A copy in another format is not found.',
     'Images that lie no farther out than training images can differ from them in what matters. The thumbnails are coarse.',
     'Estimates without labels assume that the images of each class look as at home. No test can prove that; labels of some images can.',
@@ -204,7 +204,7 @@ def score_html(
 ) -> tuple: # The page's text, and the names of parts that failed
     "What a model says of images from elsewhere, as one page"
     failed, o, m = [], found, found.model.about
-    head = [html_text(_private if pictures else 'Not for clinical use.', note=True),
+    head = [html_caution(pictures),
         html_text(f"{name} {len(o.rows):,} images, {o.rows.patient.nunique():,} patients. The model: {m['arch']} at {m['size']} pixels, "
             f"classes {', '.join(m['classes'])}; the class that is looked for is {o.positive}.".strip())]
     sections = [html_attempt('In short', lambda: html_section('In short', html_list([*short_answer(o)])), failed)]
