@@ -1,4 +1,4 @@
-"""One network at the height of the published figures: `python -m benchmarks.anchors --images FOLDER`.
+"""Networks at the height of the published figures: `python -m benchmarks.anchors --images FOLDER`.
 
 The rule, written down before the test images were predicted. Each recipe is trained
 (1) on the training images, judged on validation images of other patients ('valid'), and
@@ -259,7 +259,7 @@ def main(args):
     took = {}
     if not args.tables:
         df = check_leaks(split_valid(scan_images(args.images)), on_leak='raise').df.reset_index(drop=True)
-        names = args.chosen[:1] if args.chosen else args.recipes or list(RECIPES)
+        names = args.chosen[:1] if args.chosen else args.recipes or [k for k,o in RECIPES.items() if o['arch'] == 'resnet18']
         sizes = {(RECIPES[n] | args.change)['size']*9//8 for n in names}
         for s in sizes: presize(df, s)
         print(f'{time.monotonic() - START:6.1f} s  scanned and presized for {sizes}', flush=True)
@@ -279,7 +279,7 @@ def parser():
     p.add_argument('--images', help='folder of images with a test split')
     p.add_argument('--out', type=Path, default=Path('study/anchors'), help='folder for the runs; finished ones are not trained again')
     p.add_argument('--dest', type=Path, default=Path('study/anchors'), help='folder for the tables')
-    p.add_argument('--recipes', nargs='*', help='names of recipes to try')
+    p.add_argument('--recipes', nargs='*', help='names of recipes to try; default: those from random weights')
     p.add_argument('--chosen', nargs=2, metavar=('RECIPE', 'VIEW'), help='take this recipe, without trials of the others')
     p.add_argument('--seeds', type=int, default=8, help='networks of the chosen recipe')
     p.add_argument('--trial-seeds', type=int, default=2, help='networks of each recipe in the trials')
