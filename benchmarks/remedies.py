@@ -50,7 +50,7 @@ def main(args):
     df = split_valid(scan_images(args.images))
     sizes = dict(size=args.size, item_size=args.item_size, bs=args.bs)
     settings = dict(frozen=0, unfrozen=args.epochs, lr_unfrozen=args.lr, **sizes, pretrained=False)
-    if args.precision: settings['precision'] = args.precision
+    settings |= {k: v for k,v in dict(precision=args.precision, cache=args.cache).items() if v}
     how = dict(positive=args.positive, n_boot=args.boot, on_leak=args.on_leak)
     c = compare_remedies(df, args.remedies, args.seeds, args.runs, args.jobs, **how, **settings)
     c.save(args.out)
@@ -75,6 +75,7 @@ def parser():
     p.add_argument('--item-size', type=int, default=72, help='side of the square that images are shrunk to first')
     p.add_argument('--bs', type=int, default=64, help='images a batch')
     p.add_argument('--precision', help="'bf16' on a processor that has it")
+    p.add_argument('--cache', choices=['device'], help='keep the squares on the GPU')
     p.add_argument('--jobs', type=int, default=2, help='trainings at a time')
     p.add_argument('--boot', type=int, default=2000, help='resamples of the patients')
     p.add_argument('--positive', help='class that is looked for')

@@ -161,7 +161,7 @@ def correct_prior(
     return _with_probs(preds, classes, s, s.argmax(1))
 
 # %% ../nbs/41_calibrate.ipynb #56294bdc
-def _log_probs(s): return np.log(np.clip(s, 1e-12, 1))
+def _log_probs(s, least=1e-12): return np.log(np.clip(s, least, 1))
 
 def fit_temperature(
     preds # Predictions of validation images, of any number of classes
@@ -183,7 +183,7 @@ def apply_temperature(
     "Soften (above 1) or sharpen (below 1) the probabilities"
     check_number(temperature, 'a temperature above 0', 'fit one with fit_temperature', lambda o: 0 < o < np.inf)
     classes, _, _, s = read_predictions(preds)
-    z = _log_probs(s)
+    z = _log_probs(s, 1e-300)
     with np.errstate(over='ignore'): z = (z - z.max(1, keepdims=True))/temperature
     return _with_probs(preds, classes, softmax(z, axis=1), s.argmax(1))
 

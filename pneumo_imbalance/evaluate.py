@@ -54,13 +54,20 @@ def _labels(rows, vocab):
         'leave those images out or rename their label')
     return pd.Categorical(labels, categories=vocab)
 
+def _fine(p):
+    "Probabilities (N, C) in 64 bits, the largest as one less the others, if they add up to one"
+    best = np.eye(p.shape[1], dtype=bool)[p.argmax(1)]
+    if abs(p.sum(1) - 1).max() > 1e-4: return p
+    return np.where(best, 1 - np.where(best, 0, p).sum(1, keepdims=True), p)
+
 def _probabilities(learn, rows, tta):
     "Probabilities of the classes, shape (N, C); of `tta` augmented views and the image itself the mean"
     with no_random(reproducible=False), eval_mode(learn.model), _exact(learn):
         dl = learn.dls.test_dl(rows)
         probs, _ = learn.tta(dl=dl, n=int(tta), beta=1/(tta + 1)) if tta else learn.get_preds(dl=dl)
-    return probs.double().numpy()
+    return _fine(probs.double().numpy())
 
+# %% ../nbs/40_evaluate.ipynb #049d4066
 def predict(
     learn, # A fastai `Learner` whose DataLoaders read the table, such as `xray_learner` gives
     df, # Table of images, of any split; labels may be empty or absent
@@ -90,6 +97,13 @@ def _lonely(classes, y, patient):
     if len(set(patient))==1: yield 'All images are of one patient: other patients cannot be imitated, so there is no interval.'
     elif one: yield f'All images of {" and of ".join(one)} are of one patient: the intervals do not show how other patients would come out.'
 
+def _rounded(classes, s):
+    "Sentences about images that share a probability of 1"
+    for c,n in zip(classes, (s == 1).sum(0)):
+        if n > max(1, .01*len(s)): yield (f'{n} of {len(s)} images have a probability of {c} of exactly 1, and so one rank. '
+            'If a network gave it in 32 bits, take one less the other probabilities, in 64 bits.')
+
+# %% ../nbs/40_evaluate.ipynb #3806a530
 def _flat(bounds):
     "A sentence about intervals without a width; `bounds` has one row per metric and class"
     flat = bounds[bounds['low']==bounds['high']].index
@@ -107,9 +121,10 @@ def _means(table, classes):
     n = table['value'].unstack('class')[classes].notna().sum(axis=1)
     return {o: int(n[o]) for o in METRICS if o not in _own and n[o]<len(classes)}
 
-def _notes(table, classes, y, p, patient, n_boot, means):
+def _notes(table, classes, y, p, s, patient, n_boot, means):
     "Sentences about what this table cannot show"
     yield from _missing(classes, y, p)
+    yield from _rounded(classes, s)
     yield from (f'The mean {k} is over {n} of {len(classes)} classes, those in which it is defined.' for k,n in means.items())
     yield from _lonely(classes, y, patient)
     if n_boot > 1: yield from _flat(table)
@@ -142,7 +157,7 @@ def score(
     means = _means(table, classes)
     table.attrs = dict(positive=looked, macro=mean, majority=classes[np.bincount(y).argmax()], images=len(y), patients=len(set(patient)),
         prevalence=prevalence, n_boot=n_boot, seed=seed, undefined=undefined, means=means,
-        notes=list(_notes(table, classes, y, p, patient, n_boot, means)))
+        notes=list(_notes(table, classes, y, p, s, patient, n_boot, means)))
     for o in table.attrs['notes']: print(o)
     return table
 
