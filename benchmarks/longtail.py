@@ -74,7 +74,7 @@ def main(args):
     own = dict(arch=tiny) if args.images is None else {}
     settings = dict(frozen=0, unfrozen=args.epochs, lr_frozen=args.lr, lr_unfrozen=args.lr, pretrained=False)
     settings |= dict(size=args.size, item_size=args.item_size, bs=args.bs)
-    settings |= {k: v for k,v in dict(precision=args.precision, cache=args.cache).items() if v}
+    if args.precision: settings['precision'] = args.precision
     df = draw_digits(args.runs/'digits') if args.images is None else split_valid(scan_images(args.images))
     for kind,rho in args.which:
         one(df, kind, rho, args, settings | own)
@@ -100,7 +100,6 @@ def parser():
     p.add_argument('--item-size', type=int, help='side of the square that images are shrunk to first (32 for digits, 72 for a folder)')
     p.add_argument('--bs', type=int, help='images a batch (64)')
     p.add_argument('--precision', help="'bf16' on a processor that has it")
-    p.add_argument('--cache', choices=['device'], help='keep the squares on the GPU')
     p.add_argument('--jobs', type=int, default=1, help='trainings at a time')
     p.add_argument('--boot', type=int, default=1000, help='resamples of the patients')
     p.add_argument('--on-leak', choices=['raise', 'warn', 'drop', 'ignore'], help='ignore for digits, which people write alike; else raise')

@@ -54,7 +54,7 @@ def _labels(rows, vocab):
         'leave those images out or rename their label')
     return pd.Categorical(labels, categories=vocab)
 
-def _fine(p):
+def _unrounded(p):
     "Probabilities (N, C) in 64 bits, the largest as one less the others, if they add up to one"
     best = np.eye(p.shape[1], dtype=bool)[p.argmax(1)]
     if abs(p.sum(1) - 1).max() > 1e-4: return p
@@ -65,7 +65,7 @@ def _probabilities(learn, rows, tta):
     with no_random(reproducible=False), eval_mode(learn.model), _exact(learn):
         dl = learn.dls.test_dl(rows)
         probs, _ = learn.tta(dl=dl, n=int(tta), beta=1/(tta + 1)) if tta else learn.get_preds(dl=dl)
-    return _fine(probs.double().numpy())
+    return _unrounded(probs.double().numpy())
 
 # %% ../nbs/40_evaluate.ipynb #049d4066
 def predict(
